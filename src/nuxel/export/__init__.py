@@ -1,1 +1,1 @@
-
+"""Files that are written, one module a format."""

@@ -1,1 +1,1 @@
-
+"""Functions on label images."""

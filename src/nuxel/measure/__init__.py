@@ -1,1 +1,1 @@
-
+"""Per-nucleus measurements, in pixels and micrometres."""
