@@ -1,1 +1,1 @@
-
+"""Images in: reading, finding, normalising and resampling them."""

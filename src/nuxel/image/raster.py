@@ -1,0 +1,117 @@
+"""PNG, JPEG and BMP: one plane, grey or colour."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ImageFile, ImageOps
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from nuxel.errors import NuxelError
+from nuxel.image.pixel_size import square_pixel
+from nuxel.image.reader import COLOUR_NAMES, Layout, refuse_too_large
+
+_PNG, _JPEG, _BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
+
+_UM_PER_INCH = 25400.0
+
+_PIXELS_PER_BYTE = 1024
+"""More than JPEG (512) and run-length BMP (128) can pack into a byte: beyond it the header lies."""
+
+_PNG_GREY = (0, 4)
+
+
+def recognises(head: bytes) -> bool:
+    """See `nuxel.image.reader.Reader`."""
+    return head.startswith((_PNG, _JPEG, _BMP))
+
+
+@contextmanager
+def open_source(path: Path) -> Iterator[RasterSource]:
+    """See `nuxel.image.reader.Reader`."""
+    data = path.read_bytes()
+    # Pillow's classes rather than PIL.Image.open, whose size limit is a global that belongs to the user's program
+    if data.startswith(_PNG):
+        yield _png(data)
+    elif data.startswith(_JPEG):
+        yield _pillow("JPEG", data, JpegImageFile(io.BytesIO(data)))
+    else:
+        yield _pillow("BMP", data, BmpImageFile(io.BytesIO(data)))
+
+
+@dataclass(frozen=True)
+class RasterSource:
+    """An opened PNG, JPEG or BMP file."""
+
+    layout: Layout
+    decode: Callable[[], NDArray[Any]]
+
+    def plane(self, index: Sequence[int]) -> NDArray[Any]:
+        """``(H, W, 1)`` or ``(H, W, 3)``; ``index`` is empty, since there is one plane."""
+        pixels = self.decode()
+        if pixels.shape[:2] != self.layout.shape[:2]:
+            raise NuxelError(f"its header and its pixels disagree on its size, at plane {tuple(index)}")
+        return pixels
+
+
+def _layout(form: str, size: tuple[int, int], dtype: str, colour: bool, side_um: float | None) -> Layout:
+    if colour:
+        return Layout(form, "YXS", (*size, 3), np.dtype(dtype), COLOUR_NAMES, side_um)
+    return Layout(form, "YX", size, np.dtype(dtype), ("grey",), side_um)
+
+
+def _without_alpha(pixels: NDArray[Any]) -> NDArray[Any]:
+    """``(H, W, 1 or 3)`` of grey, grey + alpha, RGB or RGBA."""
+    if pixels.ndim == 2:
+        return pixels[:, :, None]
+    return pixels[:, :, :3] if pixels.shape[2] >= 3 else pixels[:, :, :1]
+
+
+def _png(data: bytes) -> RasterSource:
+    """PNG through libpng, because Pillow cuts 16-bit colour down to 8 bits."""
+    if b"IEND" not in data[-4096:] and b"IEND" not in data:
+        raise NuxelError("it is cut short")
+    if data[12:16] != b"IHDR":
+        raise NuxelError("it has no PNG header")
+    width, height, bits, kind = struct.unpack(">IIBB", data[16:26])
+    refuse_too_large(height, width, 8)
+    with PngImageFile(io.BytesIO(data)) as header:
+        side_um = _side_um(header)
+    layout = _layout("PNG", (height, width), "u2" if bits == 16 else "u1", kind not in _PNG_GREY, side_um)
+    return RasterSource(layout, lambda: _without_alpha(imagecodecs.png_decode(data)))
+
+
+def _pillow(form: str, data: bytes, picture: ImageFile.ImageFile) -> RasterSource:
+    """JPEG and BMP: Pillow knows CMYK and orientations, and tells a truncated file from a whole one."""
+    width, height = picture.size
+    refuse_too_large(height, width, 4)
+    if height * width > _PIXELS_PER_BYTE * len(data):
+        raise NuxelError(f"its header says {height} x {width} pixels, which its {len(data)} bytes cannot hold")
+    if form == "JPEG" and picture.getexif().get(0x0112, 1) in (5, 6, 7, 8):
+        height, width = width, height
+    colour = picture.mode not in ("1", "L")
+
+    def decode() -> NDArray[Any]:
+        picture.load()
+        upright = ImageOps.exif_transpose(picture) if form == "JPEG" else picture
+        return _without_alpha(np.asarray(upright.convert("RGB" if colour else "L")))
+
+    return RasterSource(_layout(form, (height, width), "u1", colour, _side_um(picture)), decode)
+
+
+def _side_um(picture: ImageFile.ImageFile) -> float | None:
+    dpi = picture.info.get("dpi")
+    if not dpi or not all(value > 0 for value in dpi):
+        return None
+    return square_pixel(_UM_PER_INCH / dpi[0], _UM_PER_INCH / dpi[1])
