@@ -44,3 +44,8 @@ def is_image_name(path: PurePath) -> bool:
     """Whether the extension, in any case, is one of an image."""
     extension = path.suffix.lower()
     return extension in READABLE or extension in LATER
+
+
+def is_image_folder(path: PurePath) -> bool:
+    """Whether a folder of this name is one image, not a folder of images."""
+    return path.suffix.lower() == ".zarr"

@@ -44,7 +44,9 @@ class Image:
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 3 or self.pixels.shape[2] != len(self.channel_names):
-            raise ValueError(f"shape {self.pixels.shape} does not fit (H, W, {len(self.channel_names)} channels)")
+            raise ValueError(
+                f"shape {self.pixels.shape} does not fit (H, W, {len(self.channel_names)} channels)"
+            )
 
     @property
     def height(self) -> int:

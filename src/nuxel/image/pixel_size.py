@@ -7,7 +7,7 @@ import math
 from nuxel.errors import UsageError
 
 SMALLEST_UM, LARGEST_UM = 0.01, 20.0
-"""Only sizes in this range are believed: 72, 96, 300 and 1200 dots per inch and one pixel per unit lie outside."""
+"""Only sizes in this range are believed: 72, 96, 300 and 1200 dots per inch, or 1 pixel per unit, are not."""
 
 ISOTROPY = 0.01
 """Pixels whose sides differ by more than this share are not square, and have no one size."""
@@ -53,8 +53,8 @@ def unit_in_um(unit: str) -> float | None:
 def square_pixel(x_um: float | None, y_um: float | None) -> float | None:
     """The side of a pixel in micrometres, ``None`` when it is not known, not credible or not square.
 
-    One missing side is taken to equal the other; sides within 1 % of each other are averaged. Only sizes from
-    0.01 to 20 micrometres are believed, so that the placeholder resolutions of image editors count for nothing.
+    One missing side is taken to equal the other; sides within 1 % of each other are averaged. Only sizes
+    from 0.01 to 20 micrometres are believed, so that the placeholders of image editors count for nothing.
 
     Examples
     --------

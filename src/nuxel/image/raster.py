@@ -41,7 +41,7 @@ def recognises(head: bytes) -> bool:
 def open_source(path: Path) -> Iterator[RasterSource]:
     """See `nuxel.image.reader.Reader`."""
     data = path.read_bytes()
-    # Pillow's classes rather than PIL.Image.open, whose size limit is a global that belongs to the user's program
+    # Pillow's classes, not PIL.Image.open: its size limit is a global that belongs to the user's program
     if data.startswith(_PNG):
         yield _png(data)
     elif data.startswith(_JPEG):
@@ -97,7 +97,9 @@ def _pillow(form: str, data: bytes, picture: ImageFile.ImageFile) -> RasterSourc
     width, height = picture.size
     refuse_too_large(height, width, 4)
     if height * width > _PIXELS_PER_BYTE * len(data):
-        raise NuxelError(f"its header says {height} x {width} pixels, which its {len(data)} bytes cannot hold")
+        raise NuxelError(
+            f"its header says {height} x {width} pixels, which its {len(data)} bytes cannot hold"
+        )
     if form == "JPEG" and picture.getexif().get(0x0112, 1) in (5, 6, 7, 8):
         height, width = width, height
     colour = picture.mode not in ("1", "L")

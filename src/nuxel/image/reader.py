@@ -27,9 +27,9 @@ class Layout:
     format
         Such as ``"PNG"`` or ``"OME-TIFF"``.
     axes
-        One letter an axis, in the order of ``shape``: ``T`` time, ``C`` channel, ``Z`` depth, then always ``YX``,
-        then ``S`` for red, green, blue. Any other letter is an axis that the file does not name, such as the
-        pages of a plain TIFF stack. Apart from ``YX`` no axis has length 1.
+        One letter an axis, in the order of ``shape``: ``T`` time, ``C`` channel, ``Z`` depth, then always
+        ``YX``, then ``S`` for red, green, blue. Any other letter is an axis that the file does not name, such
+        as the pages of a plain TIFF stack. Apart from ``YX`` no axis has length 1.
     shape
         Length of every axis.
     dtype
@@ -88,10 +88,14 @@ def refuse_too_large(height: int, width: int, bytes_per_pixel: int) -> None:
     if height < 1 or width < 1:
         raise NuxelError(f"its header says that it is {height} x {width} pixels, which is no image")
     if height * width > MAX_PIXELS:
-        raise NuxelError(f"its header says that it is {height} x {width} pixels, more than the limit of {MAX_PIXELS}")
+        raise NuxelError(
+            f"its header says that it is {height} x {width} pixels, more than the limit of {MAX_PIXELS}"
+        )
     needed = height * width * bytes_per_pixel
     if needed > physical_memory():
-        raise NuxelError(f"its {height} x {width} pixels need {needed / 2**30:.1f} GiB, more than this machine has")
+        raise NuxelError(
+            f"its {height} x {width} pixels need {needed / 2**30:.1f} GiB, more than this machine has"
+        )
 
 
 def physical_memory() -> float:

@@ -48,8 +48,9 @@ def open_source(path: Path) -> Iterator[TiffSource]:
 class TiffSource:
     """An opened TIFF file.
 
-    Of images of different sizes, such as the levels of a pyramid and its thumbnail, the largest is read; equally
-    large ones are the planes of one unnamed axis. Orientation tags are ignored, as microscopes' programs do.
+    Of images of different sizes, such as the levels of a pyramid and its thumbnail, the largest is read;
+    equally large ones are the planes of one unnamed axis. Orientation tags are ignored, as microscopes'
+    programs do.
     """
 
     def __init__(self, tif: tifffile.TiffFile) -> None:
@@ -137,7 +138,9 @@ def _format(tif: tifffile.TiffFile) -> str:
     return "ImageJ TIFF" if tif.is_imagej else "TIFF"
 
 
-def _decoded(series: tifffile.TiffPageSeries, shape: Sequence[int], where: Sequence[int | slice]) -> NDArray[Any]:
+def _decoded(
+    series: tifffile.TiffPageSeries, shape: Sequence[int], where: Sequence[int | slice]
+) -> NDArray[Any]:
     """The part ``where`` of a series, decoding only the page that holds it."""
     page_size = math.prod(series.keyframe.shape)
     split = next(i for i in range(len(shape), -1, -1) if math.prod(shape[i:]) == page_size)
@@ -145,19 +148,19 @@ def _decoded(series: tifffile.TiffPageSeries, shape: Sequence[int], where: Seque
     pages = math.prod(shape[:split])
     if len(series.pages) == 1 < pages:
         # ImageJ and tifffile describe a stack beyond 4 GB by its first page alone
-        return _mapped(series, shape)[tuple(where)]
+        return np.array(_mapped(series, shape)[tuple(where)])
     page = series.pages[int(np.ravel_multi_index(numbers, shape[:split])) if split else 0]
     if page is None:
         raise NuxelError("the chosen plane is in another file of its OME-TIFF set, which is missing")
-    _refuse_missing_bytes(page)
+    _refuse_missing_bytes(page, series.keyframe)
     block: NDArray[Any] = page.asarray().reshape(shape[split:])
     return block[tuple(where[split:])]
 
 
 def _mapped(series: tifffile.TiffPageSeries, shape: Sequence[int]) -> NDArray[Any]:
-    if series.dataoffset is None:
-        raise NuxelError("it says that it holds more pages than it does")
     tif = series.parent
+    if series.dataoffset is None or tif is None:
+        raise NuxelError("it says that it holds more pages than it does")
     dtype = np.dtype(series.dtype).newbyteorder(tif.byteorder)
     return np.memmap(tif.filehandle.path, dtype, "r", series.dataoffset, tuple(shape))
 
@@ -165,9 +168,10 @@ def _mapped(series: tifffile.TiffPageSeries, shape: Sequence[int]) -> NDArray[An
 def _grey_or_palette(pixels: NDArray[Any], page: tifffile.TiffPage) -> NDArray[Any]:
     """``(H, W, 1)`` with bright as high, or ``(H, W, 3)`` through the palette."""
     if page.photometric == _PALETTE:
+        palette = np.asarray(page.colormap)
         # palettes hold 16 bits, though some programs write 8
-        palette = page.colormap >> 8 if page.colormap.max() > 255 else page.colormap
-        return np.moveaxis(palette.astype(np.uint8)[:, pixels], 0, -1)
+        palette = (palette >> 8 if palette.max() > 255 else palette).astype(np.uint8)
+        return np.moveaxis(palette[:, pixels], 0, -1)
     # tifffile writes booleans as they are and calls them "white is zero"
     inverted = page.photometric == _MINISWHITE and not (
         pixels.dtype == bool and str(page.software).startswith("tifffile")
@@ -181,7 +185,9 @@ def _grey_or_palette(pixels: NDArray[Any], page: tifffile.TiffPage) -> NDArray[A
 
 def _refuse_unreadable(page: tifffile.TiffPage) -> None:
     if page.dtype is None or np.dtype(page.dtype).kind not in "buif":
-        raise NuxelError(f"its pixels are {page.dtype}, where numbers are needed: save it as integers or floats")
+        raise NuxelError(
+            f"its pixels are {page.dtype}, where numbers are needed: save it as integers or floats"
+        )
     converted = page.photometric == _YCBCR and page.compression in _JPEG_COMPRESSIONS
     if page.photometric not in (_MINISWHITE, _MINISBLACK, _RGB, _PALETTE) and not converted:
         raise NuxelError(f"its colours are {page.photometric!s}, which is not read: save it as RGB")
@@ -199,9 +205,9 @@ def _refuse_missing_pages(tif: tifffile.TiffFile) -> None:
         raise NuxelError("it is cut short: some of its pages are missing")
 
 
-def _refuse_missing_bytes(page: tifffile.TiffPage | tifffile.TiffFrame) -> None:
+def _refuse_missing_bytes(page: tifffile.TiffPage | tifffile.TiffFrame, keyframe: tifffile.TiffPage) -> None:
     """tifffile leaves what it cannot find unset."""
     ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
-    segments = 1 if page.keyframe.is_contiguous else math.prod(page.keyframe.chunked)
+    segments = 1 if keyframe.is_contiguous else math.prod(keyframe.chunked)
     if max(ends, default=0) > page.parent.filehandle.size or len(ends) < segments:
         raise NuxelError("it is cut short: some of its pixels are missing")

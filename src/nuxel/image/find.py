@@ -1,0 +1,172 @@
+"""Which images the user means by files, folders and patterns, and where their outputs go."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePath
+
+from nuxel.errors import UsageError
+from nuxel.image.formats import READABLE, is_image_folder, is_image_name, stem
+
+OWN_PRODUCTS = ("*_labels.tif", "*_nuclei.csv", "*_overlay.png", "summary.csv", "run.json")
+"""What nuxel itself writes, which is no input of the next run over the same folder."""
+
+_IMAGE_FOLDER = "images"
+_ANSWER_FOLDERS = ("masks", "labels")
+_SKIPPED = ("__macosx",)
+
+
+@dataclass(frozen=True)
+class FoundImage:
+    """One image to work on.
+
+    Parameters
+    ----------
+    path
+        The file, or the folder of an OME-Zarr.
+    relative
+        Where its outputs go below the output folder, without extension: the sub-folders of the folder or pattern
+        that it was found by, then the bare name.
+    """
+
+    path: Path
+    relative: PurePath
+
+
+def find_images(inputs: Sequence[str | os.PathLike[str]]) -> list[FoundImage]:
+    """Every image among ``inputs``, in the order of ``inputs`` and sorted within each, each file once.
+
+    A file that is named is taken whatever it is called. A folder is searched with its sub-folders for the
+    extensions of images (any case), those included that nuxel has no reader for yet, so that they fail by name
+    and not in silence. A pattern (``*``, ``?``, ``[..]``, ``**``) picks from what such a search would find.
+    Not found in folders: hidden files and folders, what nuxel itself writes, and a folder ``masks`` or ``labels``
+    beside a folder ``images``, as in the layout of the Data Science Bowl.
+
+    Raises
+    ------
+    UsageError
+        If an input is missing, holds or matches no image, or cannot be listed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (Path(folder) / "plate").mkdir()
+    ...     (Path(folder) / "plate" / "A1.PNG").touch()
+    ...     [str(found.relative) for found in find_images([folder])]
+    ['plate/A1']
+    """
+    if not inputs:
+        raise UsageError("no input was given: name image files, folders or patterns")
+    unique: dict[tuple[str, str], FoundImage] = {}
+    for given in inputs:
+        for found in _of_one_input(os.fspath(given)):
+            # the name as it stands, the folder resolved: links to one file under two names are two images
+            unique.setdefault((os.path.realpath(found.path.parent), found.path.name), found)
+    return list(unique.values())
+
+
+def refuse_collisions(found: Iterable[FoundImage]) -> None:
+    """Raise UsageError when two images would write the same output, on any file system.
+
+    Examples
+    --------
+    >>> refuse_collisions([FoundImage(Path("a.png"), PurePath("a")), FoundImage(Path("A.tif"), PurePath("A"))])
+    Traceback (most recent call last):
+    nuxel.errors.UsageError: a.png and A.tif would both write the output 'A': rename one or run them separately
+    """
+    owners: dict[str, FoundImage] = {}
+    for image in found:
+        # some file systems do not tell A from a, nor the two ways to write an accented letter
+        key = unicodedata.normalize("NFC", image.relative.as_posix()).casefold()
+        other = owners.setdefault(key, image)
+        if other is not image:
+            raise UsageError(
+                f"{other.path} and {image.path} would both write the output '{image.relative.as_posix()}': "
+                "rename one or run them separately"
+            )
+
+
+def _of_one_input(given: str) -> list[FoundImage]:
+    path = Path(given)
+    if not given:
+        raise UsageError("an input is empty: name image files, folders or patterns")
+    if path.is_dir() and not is_image_folder(path):
+        return _in_folder(path)
+    if os.path.lexists(path):
+        return [FoundImage(path, PurePath(stem(path)))]
+    if glob.has_magic(given):
+        return _matching(given)
+    raise UsageError(f"{given}: there is no such file or folder")
+
+
+def _in_folder(folder: Path) -> list[FoundImage]:
+    found = [_below(folder, path) for path in _search(folder, set())]
+    if not found:
+        raise UsageError(f"{folder}: no image in this folder or below it ({_looked_for()})")
+    return found
+
+
+def _matching(pattern: str) -> list[FoundImage]:
+    """What a pattern matches, relative to the folder in front of its first wildcard."""
+    parts = Path(pattern).parts
+    root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts))
+    matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
+    if not matches:
+        raise UsageError(f"{pattern}: nothing matches this pattern")
+    visited: set[str] = set()
+    images: dict[Path, None] = {}
+    for match in matches:
+        folders = list(itertools.takewhile(lambda folder: folder != root, (match, *match.parents)))
+        if not all(_is_candidate(folder) for folder in folders):
+            continue
+        if match.is_dir() and not is_image_folder(match):
+            images.update(dict.fromkeys(_search(match, visited)))
+        elif is_image_name(match):
+            images[match] = None
+    if not images:
+        raise UsageError(f"{pattern}: no image matches this pattern ({_looked_for()})")
+    return [_below(root, path) for path in sorted(images)]
+
+
+def _below(root: Path, path: Path) -> FoundImage:
+    return FoundImage(path, path.relative_to(root).parent / stem(path))
+
+
+def _looked_for() -> str:
+    return f"looked for {', '.join(READABLE)} and slide formats"
+
+
+def _search(folder: Path, visited: set[str]) -> Iterator[Path]:
+    """Images in ``folder`` and below, sorted, each real folder once so that loops of links end."""
+    real = os.path.realpath(folder)
+    if real in visited:
+        return
+    visited.add(real)
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise UsageError(f"{folder}: this folder cannot be listed ({error.strerror})") from error
+    for path in filter(_is_candidate, entries):
+        if path.is_dir() and not is_image_folder(path):
+            yield from _search(path, visited)
+        elif is_image_name(path):
+            yield path
+
+
+def _is_candidate(path: Path) -> bool:
+    """Whether a file or folder that nobody named is looked at."""
+    name = path.name.casefold()
+    if name.startswith(".") or name in _SKIPPED or any(fnmatchcase(name, own) for own in OWN_PRODUCTS):
+        return False
+    return name not in _ANSWER_FOLDERS or not _is_beside_images(path)
+
+
+def _is_beside_images(folder: Path) -> bool:
+    return any(other.name.casefold() == _IMAGE_FOLDER and other.is_dir() for other in folder.parent.iterdir())
