@@ -8,19 +8,18 @@ from numpy.typing import NDArray
 # Pixels between two nuclei up to which they count as neighbours.
 NEIGHBOUR_GAP = 3
 
-# Saturated and of middle luminance, so each shows on a black and on a white background.
+# Saturated and of middle luminance, so each shows on a black and on a white background; none is as dark
+# and blue as haematoxylin.
 _PALETTE = np.array(
     [
-        (255, 45, 45),
+        (255, 40, 40),
         (0, 165, 0),
-        (60, 110, 255),
-        (235, 120, 0),
-        (225, 0, 225),
-        (0, 160, 185),
-        (165, 145, 0),
-        (140, 60, 255),
-        (255, 80, 150),
-        (150, 80, 20),
+        (0, 125, 255),
+        (240, 125, 0),
+        (255, 70, 175),
+        (0, 170, 175),
+        (150, 160, 0),
+        (210, 0, 255),
     ],
     np.uint8,
 )
