@@ -105,5 +105,5 @@ def test_tally_checks_thresholds_at_once() -> None:
 
 def test_score_of_no_image_is_an_error() -> None:
     for score in (MatchTally().mean_average_precision, MatchTally().pooled_average_precision):
-        with pytest.raises(NuxelError, match="^no image has been added: a score needs"):
+        with pytest.raises(NuxelError, match=r"^no image has been added: a score needs"):
             score()

@@ -55,7 +55,7 @@ def test_no_overflow_on_large_areas() -> None:
 
 @pytest.mark.parametrize("threshold", [-0.01, 1.01, float("nan")])
 def test_threshold_outside_its_range(threshold: float) -> None:
-    with pytest.raises(ValueError, match="^an IoU threshold lies between 0 and 1, not at"):
+    with pytest.raises(ValueError, match=r"^an IoU threshold lies between 0 and 1, not at"):
         exact_threshold(threshold)
 
 

@@ -178,9 +178,9 @@ def test_waiting_counts_are_merged_now_and_then(monkeypatch: pytest.MonkeyPatch)
 def test_table_passes_through() -> None:
     table = overlap_table(TRUTH, PREDICTED)
     assert overlap_table(table) is table
-    with pytest.raises(TypeError, match="^an OverlapTable already holds the prediction"):
+    with pytest.raises(TypeError, match=r"^an OverlapTable already holds the prediction"):
         overlap_table(table, PREDICTED)
-    with pytest.raises(TypeError, match="^a label image of the truth needs"):
+    with pytest.raises(TypeError, match=r"^a label image of the truth needs"):
         overlap_table(TRUTH)
 
 

@@ -63,6 +63,15 @@ class OverlapTable:
         """``(K,)`` float64 in ``(0, 1]``: intersection over union of each pair."""
         return np.asarray(self.intersection / self.union, np.float64)
 
+    @cached_property
+    def best_pairs(self) -> Counts:
+        """``(B,)`` int64: for each true nucleus that is overlapped at all, its pair of largest IoU.
+
+        Among equal IoU the larger intersection wins, then the prediction with the lower label.
+        """
+        order = np.lexsort((self.predicted_index, -self.intersection, -self.iou, self.truth_index))
+        return order[np.diff(self.truth_index[order], prepend=-1) > 0]
+
 
 def overlap_table(truth: LabelImage | OverlapTable, predicted: LabelImage | None = None) -> OverlapTable:
     """Count how the nuclei of two label images overlap, in one pass over the pixels.
