@@ -14,6 +14,9 @@ from nuxel.image.reader import COLOUR_NAMES, Layout
 _WORDS = {"C": "channel", "Z": "z", "T": "t"}
 """The axes that a user can choose from, and how."""
 
+_LISTED = 20
+"""As many channels as a sentence can name."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -88,7 +91,8 @@ def described(layout: Layout) -> str:
     'axes CYX of sizes 2 x 64 x 96 (channels: DAPI, GFP)'
     """
     sizes = " x ".join(map(str, layout.shape))
-    return f"axes {layout.axes} of sizes {sizes} (channels: {', '.join(layout.channel_names)})"
+    names = [*layout.channel_names[:_LISTED], *(["..."] if len(layout.channel_names) > _LISTED else [])]
+    return f"axes {layout.axes} of sizes {sizes} (channels: {', '.join(names)})"
 
 
 def _checked(letter: str, value: str | int) -> str | int:

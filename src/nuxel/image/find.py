@@ -31,8 +31,8 @@ class FoundImage:
     path
         The file, or the folder of an OME-Zarr.
     relative
-        Where its outputs go below the output folder, without extension: the sub-folders of the folder or pattern
-        that it was found by, then the bare name.
+        Where its outputs go below the output folder, without extension: its sub-folders below the folder or
+        pattern that it was found by, then the bare name.
     """
 
     path: Path
@@ -43,10 +43,10 @@ def find_images(inputs: Sequence[str | os.PathLike[str]]) -> list[FoundImage]:
     """Every image among ``inputs``, in the order of ``inputs`` and sorted within each, each file once.
 
     A file that is named is taken whatever it is called. A folder is searched with its sub-folders for the
-    extensions of images (any case), those included that nuxel has no reader for yet, so that they fail by name
-    and not in silence. A pattern (``*``, ``?``, ``[..]``, ``**``) picks from what such a search would find.
-    Not found in folders: hidden files and folders, what nuxel itself writes, and a folder ``masks`` or ``labels``
-    beside a folder ``images``, as in the layout of the Data Science Bowl.
+    extensions of images (any case), those included that nuxel has no reader for yet, so that they fail by
+    name and not in silence. A pattern (``*``, ``?``, ``[..]``, ``**``) picks from what such a search would
+    find. Not found in folders: hidden files and folders, what nuxel itself writes, and a folder ``masks`` or
+    ``labels`` beside a folder ``images``, as in the layout of the Data Science Bowl.
 
     Raises
     ------
@@ -77,9 +77,9 @@ def refuse_collisions(found: Iterable[FoundImage]) -> None:
 
     Examples
     --------
-    >>> refuse_collisions([FoundImage(Path("a.png"), PurePath("a")), FoundImage(Path("A.tif"), PurePath("A"))])
+    >>> refuse_collisions([FoundImage(Path(name), PurePath("a")) for name in ("a.png", "a.tif")])
     Traceback (most recent call last):
-    nuxel.errors.UsageError: a.png and A.tif would both write the output 'A': rename one or run them separately
+    nuxel.errors.UsageError: a.png and a.tif would both write the output 'a': rename one or run them separately
     """
     owners: dict[str, FoundImage] = {}
     for image in found:
@@ -97,7 +97,7 @@ def _of_one_input(given: str) -> list[FoundImage]:
     path = Path(given)
     if not given:
         raise UsageError("an input is empty: name image files, folders or patterns")
-    if path.is_dir() and not is_image_folder(path):
+    if os.path.isdir(given) and not is_image_folder(path):
         return _in_folder(path)
     if os.path.lexists(path):
         return [FoundImage(path, PurePath(stem(path)))]
@@ -136,7 +136,7 @@ def _matching(pattern: str) -> list[FoundImage]:
 
 
 def _below(root: Path, path: Path) -> FoundImage:
-    return FoundImage(path, path.relative_to(root).parent / stem(path))
+    return FoundImage(path, PurePath(path.relative_to(root).parent, stem(path)))
 
 
 def _looked_for() -> str:
