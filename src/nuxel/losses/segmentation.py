@@ -1,0 +1,36 @@
+"""Losses on maps of probabilities. Every one leaves out pixels that nobody annotated."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def cross_entropy(logits: Tensor, target: Tensor, annotated: Tensor) -> Tensor:
+    """Mean binary cross-entropy over the annotated pixels.
+
+    ``logits`` and ``target`` are ``(N, K, H, W)``, ``annotated`` ``(N, 1, H, W)`` in {0, 1}. Returns ``(K,)``, zeros
+    where nothing is annotated.
+    """
+    loss = functional.binary_cross_entropy_with_logits(logits, target, reduction="none") * annotated
+    return loss.sum((0, 2, 3)) / annotated.sum().clamp(min=1)
+
+
+def soft_dice(logits: Tensor, target: Tensor, annotated: Tensor, smooth: float = 1.0) -> Tensor:
+    """Soft Dice loss ``1 - 2 sum(AB) / (sum A + sum B)`` over the whole batch, in ``[0, 1]``; returns ``(K,)``.
+
+    Equation 3 of the multi-head U-Net paper prints ``1 - 2 |A and B| / |A or B|``, which is -1 at perfect overlap;
+    this is the Dice that it means. ``smooth`` pixels are added above and below so that empty masks are finite.
+    """
+    probability = torch.sigmoid(logits) * annotated
+    target = target * annotated
+    both = (probability * target).sum((0, 2, 3))
+    total = probability.sum((0, 2, 3)) + target.sum((0, 2, 3))
+    return 1 - (2 * both + smooth) / (total + smooth)
+
+
+def masked_smooth_l1(predicted: Tensor, target: Tensor, where: Tensor) -> Tensor:
+    """Mean smooth L1 over the pixels where ``where`` is 1; a scalar, zero where there are none."""
+    loss = functional.smooth_l1_loss(predicted, target, reduction="none", beta=0.25) * where
+    return loss.sum() / where.sum().clamp(min=1)

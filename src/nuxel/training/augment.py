@@ -1,0 +1,212 @@
+"""Random views of an annotated image: one warp for pixels and labels, then changes of light, stain and sharpness.
+
+Everything draws from the generator that is handed in, never from a global one, so that a sample is a pure function
+of (seed, position).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from skimage.measure import label as connected_components
+from torch import Tensor
+from torch.nn import functional
+from torchvision.transforms.v2 import functional as v2
+
+from nuxel.data.targets import diameters
+
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How much to vary. Every ``*_p`` is the probability of one change for one sample.
+
+    Parameters
+    ----------
+    diameter, diameter_octaves
+        The image is zoomed so that its median nucleus is about ``diameter`` pixels across: a log-normal draw with
+        this spread in octaves.
+    wide_p, wide_range
+        With this probability the diameter is drawn evenly (in logarithm) from this range instead.
+    """
+
+    diameter: float = 24.0
+    diameter_octaves: float = 0.5
+    wide_p: float = 0.25
+    wide_range: tuple[float, float] = (7.0, 110.0)
+    stretch: float = 0.15
+    shear: float = 0.15
+    elastic_p: float = 0.25
+    nucleus_contrast_p: float = 0.25
+    stain_p: float = 0.6
+    shuffle_p: float = 0.15
+    grey_p: float = 0.15
+    tint_p: float = 0.15
+    invert_p: float = 0.25
+    light_p: float = 0.8
+    shading_p: float = 0.25
+    blur_p: float = 0.3
+    resolution_p: float = 0.15
+    noise_p: float = 0.35
+
+
+def random_view(
+    image: NDArray[np.uint8], labels: NDArray[np.int32], crop: int, how: Augmentation, rng: Rng
+) -> tuple[Tensor, NDArray[np.int32]]:
+    """One random training view.
+
+    Returns the image ``(3, crop, crop)`` float32 in ``[0, 1]`` and its labels ``(crop, crop)`` int32, every connected
+    piece of a nucleus with a label of its own; not annotated pixels stay negative.
+    """
+    picture, drawn = random_warp(image, labels, crop, how, rng)
+    picture = random_appearance(picture, torch.from_numpy(drawn), how, rng)
+    return picture, drawn
+
+
+def random_warp(
+    image: NDArray[np.uint8], labels: NDArray[np.int32], crop: int, how: Augmentation, rng: Rng
+) -> tuple[Tensor, NDArray[np.int32]]:
+    """Zoom, rotation, flip, shear, shift and a smooth elastic part; beyond the image's edge it is mirrored."""
+    zoom = _zoom(labels, how, rng)
+    if zoom < 0.75:  # shrink with an anti-aliasing filter first: the warp only interpolates
+        size = (max(1, round(image.shape[1] * zoom)), max(1, round(image.shape[0] * zoom)))
+        image = np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+        labels = np.array(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
+        zoom = 1.0
+    grid = _grid(image.shape[:2], crop, zoom, how, rng)
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
+    picture = functional.grid_sample(pixels, grid, "bilinear", "reflection", align_corners=False)[0]
+    numbers = torch.from_numpy(np.ascontiguousarray(labels))[None, None].double()
+    drawn = functional.grid_sample(numbers, grid.double(), "nearest", "reflection", align_corners=False)[0, 0]
+    whole = drawn.numpy().astype(np.int32)
+    pieces = connected_components(np.maximum(whole, 0), connectivity=1).astype(np.int32)
+    return picture, np.where(whole < 0, -1, pieces)
+
+
+def _zoom(labels: NDArray[np.int32], how: Augmentation, rng: Rng) -> float:
+    present = diameters(np.maximum(labels, 0))
+    now = float(np.median(present)) if present.size else how.diameter
+    if rng.random() < how.wide_p:
+        low, high = np.log2(how.wide_range)
+        wanted = 2 ** rng.uniform(low, high)
+    else:
+        wanted = how.diameter * 2 ** (how.diameter_octaves * rng.standard_normal())
+    return float(np.clip(wanted / now, 1 / 8, 8))
+
+
+def _grid(shape: tuple[int, ...], crop: int, zoom: float, how: Augmentation, rng: Rng) -> Tensor:
+    """Where each pixel of the view comes from, ``(1, crop, crop, 2)`` in grid_sample's coordinates."""
+    angle = rng.uniform(0, 2 * np.pi)
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    squeeze = np.exp(rng.uniform(-how.stretch, how.stretch))
+    shape_change = np.array([[squeeze, rng.uniform(-how.shear, how.shear)], [0, 1 / squeeze]])
+    flip = np.diag([rng.choice([-1, 1]), 1])
+    matrix = rotation @ shape_change @ flip / zoom
+    reach = np.minimum(np.array(shape) / 2, crop / 2 / zoom)
+    centre = rng.uniform(reach, np.array(shape) - reach)
+    axis = np.arange(crop) + 0.5 - crop / 2
+    offsets = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1)
+    if rng.random() < how.elastic_p:
+        offsets = offsets + _smooth_field(crop, rng)
+    places = offsets @ matrix.T + centre
+    scaled = places * 2 / np.array(shape) - 1
+    return torch.from_numpy(scaled[None, ..., ::-1].astype(np.float32))
+
+
+def _smooth_field(crop: int, rng: Rng) -> NDArray[np.float64]:
+    knots = int(rng.integers(4, 9))
+    amplitude = rng.uniform(0.05, 0.2) * crop / knots
+    coarse = torch.from_numpy(rng.standard_normal((1, 2, knots, knots)) * amplitude)
+    field = functional.interpolate(coarse, (crop, crop), mode="bicubic", align_corners=True)
+    return field[0].permute(1, 2, 0).numpy()
+
+
+def random_appearance(picture: Tensor, labels: Tensor, how: Augmentation, rng: Rng) -> Tensor:
+    """Change stain, light, sharpness and noise of ``(3, H, W)`` in ``[0, 1]``; the geometry stays."""
+    if rng.random() < how.nucleus_contrast_p:
+        picture = _nucleus_contrast(picture, labels, rng)
+    picture = _random_stain(picture, how, rng)
+    if rng.random() < how.light_p:
+        gamma = float(np.exp(rng.normal(0, 0.35)))
+        gain, shift = rng.uniform(0.6, 1.15), rng.uniform(-0.1, 0.15)
+        picture = picture.clamp(0, 1) ** gamma * gain + shift
+    if rng.random() < how.shading_p:
+        picture = _shading(picture, rng)
+    if rng.random() < how.invert_p:
+        picture = 1 - picture
+    return _random_sharpness(picture.clamp(0, 1), how, rng).clamp(0, 1).contiguous()
+
+
+def _nucleus_contrast(picture: Tensor, labels: Tensor, rng: Rng) -> Tensor:
+    """Some nuclei fade into their surroundings: stains differ between nuclei more than a few laboratories show."""
+    inside = labels > 0
+    if not inside.any() or inside.all():
+        return picture
+    background = picture[:, ~inside].median(1).values[:, None, None]
+    weakest = rng.uniform(0.25, 0.8)
+    strength = torch.from_numpy(rng.uniform(weakest, 1.1, int(labels.max()) + 1).astype(np.float32))
+    strength[0] = 1
+    factor = v2.gaussian_blur(strength[labels.clamp(min=0).long()][None], [5, 5], [1.0, 1.0])
+    return background + (picture - background) * factor
+
+
+def _random_stain(picture: Tensor, how: Augmentation, rng: Rng) -> Tensor:
+    grey = bool((picture[0] - picture[1]).abs().max() < 0.02 and (picture[0] - picture[2]).abs().max() < 0.02)
+    if grey:
+        if rng.random() < how.tint_p:
+            gains = rng.uniform(0, 1, 3)
+            gains[rng.integers(3)] = 1
+            picture = picture * torch.from_numpy(gains.astype(np.float32))[:, None, None]
+        return picture
+    if rng.random() < how.stain_p:
+        powers = torch.from_numpy(np.exp(rng.normal(0, 0.25, 3)).astype(np.float32))[:, None, None]
+        picture = picture.clamp(0, 1) ** powers
+        picture = v2.adjust_hue(picture, float(rng.uniform(-0.06, 0.06)))
+        picture = v2.adjust_saturation(picture, float(rng.uniform(0.5, 1.5)))
+    if rng.random() < how.shuffle_p:
+        picture = picture[torch.from_numpy(rng.permutation(3))]
+    if rng.random() < how.grey_p:
+        weights = torch.from_numpy(rng.dirichlet([1, 1, 1]).astype(np.float32))[:, None, None]
+        picture = (picture * weights).sum(0, keepdim=True).expand(3, -1, -1)
+    return picture
+
+
+def _shading(picture: Tensor, rng: Rng) -> Tensor:
+    """Uneven illumination: a smooth field times, or on top of, the picture."""
+    coarse = torch.from_numpy(rng.uniform(-1, 1, (1, 1, 3, 3)).astype(np.float32))
+    field = functional.interpolate(coarse, picture.shape[1:], mode="bicubic", align_corners=True)[0]
+    strength = rng.uniform(0.1, 0.4)
+    return picture * (1 + strength * field) if rng.random() < 0.5 else picture + 0.5 * strength * field
+
+
+def _random_sharpness(picture: Tensor, how: Augmentation, rng: Rng) -> Tensor:
+    height, width = picture.shape[1:]
+    if rng.random() < how.blur_p:
+        sigma = float(np.exp(rng.uniform(np.log(0.4), np.log(2.5))))
+        size = 2 * int(np.ceil(2 * sigma)) + 1
+        blurred = v2.gaussian_blur(picture, [size, size], [sigma, sigma])
+        sharpen = rng.random() < 0.3
+        picture = picture + (picture - blurred) * float(rng.uniform(0.3, 1)) if sharpen else blurred
+    if rng.random() < how.resolution_p:
+        part = rng.uniform(0.4, 0.8)
+        small = functional.interpolate(picture[None], scale_factor=part, mode="area")
+        picture = functional.interpolate(small, (height, width), mode="bilinear", align_corners=False)[0]
+    if rng.random() < how.noise_p:
+        picture = picture + _noise(picture, rng)
+    return picture
+
+
+def _noise(picture: Tensor, rng: Rng) -> Tensor:
+    """Noise of a camera: constant and signal-dependent parts, the same in all channels or not, sharp or blurred."""
+    channels = 1 if rng.random() < 0.5 else 3
+    noise = torch.from_numpy(rng.standard_normal((channels, *picture.shape[1:]), np.float32))
+    if rng.random() < 0.3:
+        noise = v2.gaussian_blur(noise, [3, 3], [0.8, 0.8]) * 2
+    spread = float(np.exp(rng.uniform(np.log(0.01), np.log(0.12))))
+    signal = picture.clamp(0, 1).sqrt() if rng.random() < 0.5 else torch.ones(())
+    return spread * signal * noise
