@@ -95,9 +95,9 @@ def _open_text(path: Path) -> TextIO:
 
 
 def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float | np.floating):
+        return f"{value:.6g}" if math.isfinite(value) else ""
+    return "" if value is None else str(value)
 
 
 def _plain(value: Any) -> Any:
