@@ -78,8 +78,9 @@ def refuse_collisions(found: Iterable[FoundImage]) -> None:
     Examples
     --------
     >>> refuse_collisions([FoundImage(Path(name), PurePath("a")) for name in ("a.png", "a.tif")])
+    ... # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    nuxel.errors.UsageError: a.png and a.tif would both write the output 'a': rename one or run them separately
+    nuxel.errors.UsageError: a.png and a.tif would both write the output 'a': rename one or ...
     """
     owners: dict[str, FoundImage] = {}
     for image in found:

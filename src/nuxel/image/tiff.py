@@ -143,7 +143,8 @@ def _decoded(
 ) -> NDArray[Any]:
     """The part ``where`` of a series, decoding only the page that holds it."""
     page_size = math.prod(series.keyframe.shape)
-    split = next(i for i in range(len(shape), -1, -1) if math.prod(shape[i:]) == page_size)
+    inside = next(i for i, number in enumerate(where) if isinstance(number, slice))
+    split = next(i for i in range(inside, -1, -1) if math.prod(shape[i:]) == page_size)
     numbers = [int(number) for number in where[:split] if not isinstance(number, slice)]
     pages = math.prod(shape[:split])
     if len(series.pages) == 1 < pages:

@@ -1,0 +1,206 @@
+"""PNG, JPEG and BMP: exact pixels, whatever the kind."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+from PIL import Image as Picture
+
+from nuxel.errors import NuxelError
+from nuxel.image.read import describe_image, read_image
+
+SHAPE = (7, 11)
+
+
+@pytest.fixture
+def colour() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (*SHAPE, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("samples", [1, 2, 3, 4])
+def test_png_keeps_its_bits_and_drops_alpha(tmp_path: Path, dtype: type, samples: int) -> None:
+    pixels = np.random.default_rng(1).integers(0, np.iinfo(dtype).max, (*SHAPE, samples), dtype=dtype)
+    path = tmp_path / "a.png"
+    path.write_bytes(imagecodecs.png_encode(pixels[:, :, 0] if samples == 1 else pixels))
+    image = read_image(path)
+    expected = pixels[:, :, :3] if samples >= 3 else pixels[:, :, :1]
+    assert image.pixels.dtype == dtype
+    np.testing.assert_array_equal(image.pixels, expected)
+    assert image.channel_names == (("red", "green", "blue") if samples >= 3 else ("grey",))
+    assert describe_image(path)["dtype"] == np.dtype(dtype).name
+    assert describe_image(path)["shape"] == list(expected.shape if samples >= 3 else expected.shape[:2])
+
+
+@pytest.mark.parametrize("form", ["png", "bmp"])
+@pytest.mark.parametrize("colours", [2, 9, 256])
+def test_palette_is_looked_up(tmp_path: Path, colour: np.ndarray, form: str, colours: int) -> None:
+    picture = Picture.fromarray(colour).quantize(colours)
+    picture.save(tmp_path / f"a.{form}")
+    np.testing.assert_array_equal(
+        read_image(tmp_path / f"a.{form}").pixels, np.asarray(picture.convert("RGB"))
+    )
+
+
+def test_png_palette_with_transparency(tmp_path: Path, colour: np.ndarray) -> None:
+    picture = Picture.fromarray(colour).quantize(5)
+    picture.save(tmp_path / "a.png", transparency=b"\x00\x80\xff")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png").pixels, np.asarray(picture.convert("RGB")))
+
+
+@pytest.mark.parametrize("form", ["png", "bmp"])
+def test_one_bit_becomes_black_and_white(tmp_path: Path, colour: np.ndarray, form: str) -> None:
+    bits = colour[:, :, 0] > 127
+    Picture.fromarray(bits).save(tmp_path / f"a.{form}")
+    np.testing.assert_array_equal(read_image(tmp_path / f"a.{form}").pixels[:, :, 0], bits * np.uint8(255))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_bmp(tmp_path: Path, colour: np.ndarray, mode: str) -> None:
+    picture = Picture.fromarray(colour).convert(mode)
+    picture.save(tmp_path / "a.bmp")
+    expected = np.asarray(picture)[:, :, None] if mode == "L" else colour
+    np.testing.assert_array_equal(read_image(tmp_path / "a.bmp").pixels, expected)
+    assert describe_image(tmp_path / "a.bmp")["format"] == "BMP"
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_jpeg_agrees_with_pillow(tmp_path: Path, colour: np.ndarray, mode: str) -> None:
+    path = tmp_path / "a.jpg"
+    Picture.fromarray(colour).convert(mode).save(path, quality=95)
+    with Picture.open(path) as picture:
+        expected = np.asarray(picture.convert("L" if mode == "L" else "RGB")).reshape(*SHAPE, -1)
+    np.testing.assert_array_equal(read_image(path).pixels, expected)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "stored"),
+    [
+        (1, lambda upright: upright),
+        (2, np.fliplr),
+        (3, lambda upright: np.rot90(upright, 2)),
+        (4, np.flipud),
+        (5, lambda upright: np.swapaxes(upright, 0, 1)),
+        (6, lambda upright: np.rot90(upright, 1)),
+        (7, lambda upright: np.swapaxes(np.rot90(upright, 2), 0, 1)),
+        (8, lambda upright: np.rot90(upright, -1)),
+    ],
+)
+def test_jpeg_is_turned_upright(tmp_path: Path, orientation: int, stored: object) -> None:
+    upright = np.zeros((16, 40, 3), np.uint8)
+    upright[:8, :8] = 250
+    exif = Picture.Exif()
+    exif[0x0112] = orientation
+    Picture.fromarray(np.ascontiguousarray(stored(upright))).save(tmp_path / "a.jpg", quality=100, exif=exif)  # type: ignore[operator]
+    image = read_image(tmp_path / "a.jpg")
+    assert image.pixels.shape == upright.shape
+    np.testing.assert_allclose(image.pixels.astype(int), upright, atol=12)
+    assert describe_image(tmp_path / "a.jpg")["shape"] == [16, 40, 3]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1)])
+@pytest.mark.parametrize("form", ["png", "jpg", "bmp"])
+def test_single_rows_columns_and_pixels(tmp_path: Path, shape: tuple[int, int], form: str) -> None:
+    Picture.fromarray(np.full(shape, 77, np.uint8)).save(tmp_path / f"a.{form}")
+    np.testing.assert_array_equal(read_image(tmp_path / f"a.{form}").pixels, np.full((*shape, 1), 77))
+
+
+@pytest.mark.parametrize(
+    ("form", "dpi", "side_um"),
+    [("png", 72, None), ("png", 50800, 0.5), ("jpg", 300, None), ("jpg", 25400, 1.0)],
+)
+def test_dots_per_inch_count_where_they_are_credible(
+    tmp_path: Path, colour: np.ndarray, form: str, dpi: int, side_um: float | None
+) -> None:
+    Picture.fromarray(colour).save(tmp_path / f"a.{form}", dpi=(dpi, dpi))
+    found = read_image(tmp_path / f"a.{form}").pixel_size_um
+    assert found == (None if side_um is None else pytest.approx(side_um, rel=1e-3))
+
+
+def _saved(colour: np.ndarray, form: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Picture.fromarray(colour).save(buffer, form, **options)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("form", "options"), [("png", {}), ("jpeg", {}), ("jpeg", {"progressive": True}), ("bmp", {})]
+)
+def test_every_truncation_is_an_error(tmp_path: Path, colour: np.ndarray, form: str, options: dict) -> None:
+    # eight columns, so that the rows of a BMP end in pixels and not in padding
+    whole = _saved(colour[:, :8], form, **options)
+    path = tmp_path / "a.png"
+    # the last bytes of a PNG are the checksum of a chunk that is empty
+    for length in range(0, len(whole) - (4 if form == "png" else 0), 3):
+        path.write_bytes(whole[:length])
+        with pytest.raises(NuxelError, match=r"a\.png"):
+            read_image(path)
+
+
+def test_png_that_claims_too_many_pixels(tmp_path: Path) -> None:
+    header = b"IHDR" + struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    chunks = (
+        struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)) + b"\0\0\0\0IEND\xaeB`\x82"
+    )
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    with pytest.raises(NuxelError, match="100000 x 100000 pixels, more than the limit"):
+        read_image(tmp_path / "bomb.png")
+    with pytest.raises(NuxelError, match="limit"):
+        describe_image(tmp_path / "bomb.png")
+
+
+def test_png_without_its_header(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0\0\0\0IEND\xaeB`\x82")
+    with pytest.raises(NuxelError, match="no PNG header"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("size", [(60000, 60000), (20000, 30000)])
+def test_jpeg_that_claims_too_many_pixels(tmp_path: Path, colour: np.ndarray, size: tuple[int, int]) -> None:
+    data = bytearray(_saved(colour, "jpeg"))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", *size)
+    (tmp_path / "bomb.jpg").write_bytes(data)
+    with pytest.raises(NuxelError, match=f"{size[0]} x {size[1]} pixels"):
+        read_image(tmp_path / "bomb.jpg")
+
+
+def test_bmp_that_claims_too_many_pixels(tmp_path: Path, colour: np.ndarray) -> None:
+    data = bytearray(_saved(colour, "bmp"))
+    data[18:26] = struct.pack("<ii", 40000, 40000)
+    (tmp_path / "bomb.bmp").write_bytes(data)
+    with pytest.raises(NuxelError, match="cannot hold"):
+        read_image(tmp_path / "bomb.bmp")
+
+
+def test_interlaced_png(tmp_path: Path, colour: np.ndarray) -> None:
+    """Adam7, which no encoder at hand writes: seven passes, each a small image of its own."""
+    passes = [
+        (0, 0, 8, 8),
+        (0, 4, 8, 8),
+        (4, 0, 8, 4),
+        (0, 2, 4, 4),
+        (2, 0, 4, 2),
+        (0, 1, 2, 2),
+        (1, 0, 2, 1),
+    ]
+    raw = b""
+    for y, x, dy, dx in passes:
+        part = colour[y::dy, x::dx]
+        raw += b"".join(b"\0" + row.tobytes() for row in part if row.size)
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", SHAPE[1], SHAPE[0], 8, 2, 0, 0, 1)),
+        (b"IDAT", zlib.compress(raw)),
+        (b"IEND", b""),
+    ]
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, body in chunks:
+        data += struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    (tmp_path / "a.png").write_bytes(data)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png").pixels, colour)
