@@ -69,6 +69,17 @@ def test_boxes_that_only_touch_or_lie_apart(shift: tuple[int, int]) -> None:
     assert voc_average_precision([np.array([[0, 0, 10, 10]])], [other[None]], [np.ones(1)], 0) == 0
 
 
+def test_largest_iou_not_largest_intersection() -> None:
+    # The wide box shares more with the detection, the narrow one fits it better.
+    truth, predicted = [np.array([box(0, 100), box(0, 18)])], [np.array([box(0, 20)])]
+    assert voc_average_precision(truth, predicted, [np.ones(1)]) == 0.5
+
+
+def test_boxes_in_fractions_of_the_image() -> None:
+    truth = [np.array([[0.1, 0.1, 0.2, 0.4], [0.1, 0.1, 0.2, 0.2]])]
+    assert voc_average_precision(truth, [truth[0][1:]], [np.ones(1)], 0.9) == 0.5
+
+
 def test_empty_boxes_never_match() -> None:
     flat = [np.array([[5, 5, 5, 9]])]
     assert voc_average_precision(flat, flat, [np.ones(1)]) == 0
@@ -76,9 +87,10 @@ def test_empty_boxes_never_match() -> None:
 
 def test_equal_scores_keep_their_order() -> None:
     truth = [np.array([box(0, 10)])]
-    first = [np.array([box(0, 10), *[box(50, 10)] * 30])]
-    assert voc_average_precision(truth, first, [np.ones(31)]) == 1
-    assert voc_average_precision(truth, [first[0][::-1]], [np.ones(31)]) == pytest.approx(1 / 31)
+    first = [np.array([box(0, 10), *[box(50, 10)] * 299])]
+    for scores in (np.ones(300), np.repeat([2.0, 1.0], 150)):
+        assert voc_average_precision(truth, first, [scores]) == 1
+        assert voc_average_precision(truth, [first[0][::-1]], [scores]) == pytest.approx(1 / 300)
 
 
 def test_interpolations() -> None:
@@ -90,6 +102,7 @@ def test_interpolations() -> None:
 def test_eleven_points_are_exact_tenths() -> None:
     # 3 of 10 true boxes reach recall 0.3, which as a float is less than 3 * 0.1.
     assert eleven_point(np.ones(3), np.array([1, 2, 3]) / 10) == pytest.approx(4 / 11)
+    assert eleven_point(np.ones(1), np.array([0.29])) == pytest.approx(3 / 11)
     assert eleven_point(np.ones(1), np.ones(1)) == 1
     assert eleven_point(np.zeros(1), np.ones(1)) == 0
 

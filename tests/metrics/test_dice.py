@@ -46,3 +46,4 @@ def test_extremes(score) -> None:
     assert score(EMPTY, TRUTH) == 0
     assert score(TRUTH, TRUTH) == 1
     assert score(overlap_table(TRUTH, (TRUTH == 0) * 3)) == 0
+    assert score(np.array([[1, 0]]), np.array([[0, 1]])) == 0

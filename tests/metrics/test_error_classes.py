@@ -44,6 +44,13 @@ def test_poorly_outlined() -> None:
     assert classes([1, 1, 1, 1], [2, 2, 2, 0], 0.8) == (["poorly outlined"], ["poorly outlined"])
 
 
+def test_touching_a_neighbour_is_neither_merging_nor_splitting() -> None:
+    # 3 covers 1 and only touches 2; with the roles exchanged, 2 has most of 1 in it and only touches 3.
+    poor = "poorly outlined"
+    assert classes([1, 1, 2, 2, 2, 2], [3, 3, 3, 0, 0, 0], 0.8) == ([poor, poor], [poor])
+    assert classes([3, 3, 3, 0, 0, 0], [1, 1, 2, 2, 2, 2], 0.8) == ([poor], [poor, poor])
+
+
 def test_merged_goes_before_split() -> None:
     # Truth 1 is covered with truth 2 by prediction 5 and also holds fragments 6 and 7.
     truth = [1] * 10 + [2] * 10

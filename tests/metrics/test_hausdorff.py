@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from nuxel.metrics import hausdorff
 from nuxel.metrics.hausdorff import hausdorff_distances
 from nuxel.metrics.matching import iou_at_least, match
 
@@ -34,6 +35,23 @@ def test_labels_crossing_over() -> None:
     truth = np.array([[1, 1, 1, 0, 2, 2, 2, 2]])
     predicted = np.array([[2, 2, 0, 0, 1, 1, 1, 1]])
     assert hausdorff_distances(truth, predicted).tolist() == [1, 0]
+
+
+def test_many_labels_in_another_order() -> None:
+    truth = np.repeat(np.arange(1, 9), 4)[None]
+    predicted = np.repeat([5, 2, 8, 1, 7, 3, 6, 4], 4)[None]
+    predicted[0, 8] = 0
+    assert hausdorff_distances(truth, predicted).tolist() == [0, 0, 1, 0, 0, 0, 0, 0]
+
+
+def test_each_pair_is_measured_in_its_own_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    def distance(truth: np.ndarray, predicted: np.ndarray) -> float:
+        return float(truth.size + predicted.size)
+
+    monkeypatch.setattr(hausdorff, "_distance", distance)
+    truth, predicted = np.zeros((2, 20, 20), int)
+    truth[3:9, 4:8] = predicted[4:10, 3:8] = 1
+    assert hausdorff_distances(truth, predicted).tolist() == [2 * 7 * 5]
 
 
 def test_pixels_that_are_not_annotated_belong_to_neither() -> None:

@@ -143,6 +143,34 @@ def test_solver_may_leave_a_truth_unmatched() -> None:
     assert assign(table, np.arange(6), np.array([1, 1, 1, 3, 3, 1.0])).tolist() == [3, 4]
 
 
+def test_solver_is_only_asked_about_knots(monkeypatch: pytest.MonkeyPatch) -> None:
+    def solve(truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        asked.append(sorted(set(truth)))
+        return original(truth, predicted, weights)
+
+    asked: list[list[int]] = []
+    original = matching._solve
+    monkeypatch.setattr(matching, "_solve", solve)
+    star = [(0, 0, 2), (0, 1, 5), (0, 2, 4)]
+    chain = [(1, 3, 5), (2, 3, 4), (2, 4, 3), (3, 4, 2)]
+    table = table_of(([10] * 6, [10] * 7), star + chain)
+    assert match(table, threshold=0).pairs.tolist() == [1, 3, 5]
+    assert asked == []
+    ring = [(4, 5, 3), (4, 6, 3), (5, 5, 3), (5, 6, 3)]
+    table = table_of(([10] * 6, [10] * 7), star + chain + ring)
+    assert match(table, threshold=0).true_positives == 5
+    assert asked == [[4, 5]]
+
+
+def test_groups_share_no_nucleus_and_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "PAIRS_AT_ONCE", 4)
+    truth = np.array([0, 3, 1, 4, 1, 2, 2, 5, 5, 5])
+    predicted = np.array([0, 5, 0, 6, 1, 2, 3, 7, 8, 9])
+    batches = matching._batches(truth, predicted)
+    assert [sorted(truth[batch].tolist()) for batch in batches] == [[0, 1, 1, 2, 2], [3, 4, 5, 5, 5]]
+    assert matching._batches(truth[:0], predicted[:0]) == []
+
+
 def test_table_and_images_agree() -> None:
     truth, predicted = row((1, 3), (2, 4)), row((6, 4), (5, 3))
     table = overlap_table(truth, predicted)

@@ -190,7 +190,7 @@ def test_nested_lists_are_read() -> None:
 
 def test_wrong_input_is_named() -> None:
     with pytest.raises(
-        NuxelError, match=r"^truth has shape \(3, 6\) but the prediction has shape \(6, 3\): "
+        NuxelError, match=r"^truth has shape \(3, 6\) but the prediction has shape \(6, 3\): give two"
     ):
         overlap_table(TRUTH, PREDICTED.T)
     with pytest.raises(NuxelError, match=r"^the truth holds float64, not integers: give a label image\.$"):

@@ -178,7 +178,7 @@ class MatchTally:
 
     def mean_average_precision(self) -> float:
         """Mean over thresholds, then over images, of the average precision (the Data Science Bowl's)."""
-        return float(self.per_image().average_precision.mean(axis=1).mean())
+        return float(self.per_image().average_precision.mean())
 
     def pooled_average_precision(self) -> float:
         """Average precision of the pooled counts, averaged over thresholds."""

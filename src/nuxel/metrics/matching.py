@@ -179,14 +179,13 @@ def _safe(truth: Counts, predicted: Counts, weights: NDArray[np.float64]) -> NDA
 
 
 def _best_rival(nucleus: Counts, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """For each pair, the largest weight among the *other* pairs of the same nucleus; 0 if there is none."""
+    """For the heaviest pair of each nucleus, the weight of its second, or 0; for all others, infinity."""
     order = np.lexsort((-weights, nucleus))
     nucleus, ordered = nucleus[order], weights[order]
-    first = np.concatenate([[True], nucleus[1:] != nucleus[:-1]])
-    best = ordered[first][np.cumsum(first) - 1]
-    runner_up = np.where(np.append(first[1:], True), 0.0, np.append(ordered[1:], 0.0))
+    changes = nucleus[1:] != nucleus[:-1]
+    runner_up = np.append(np.where(changes, 0.0, ordered[1:]), 0.0)
     rival = np.empty_like(weights)
-    rival[order] = np.where(first, runner_up, best)
+    rival[order] = np.where(np.append(True, changes), runner_up, np.inf)
     return rival
 
 
