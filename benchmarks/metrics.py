@@ -4,8 +4,8 @@
     python benchmarks/metrics.py slide [--nuclei 1000000] [--folder DIR]
 
 ``compare`` measures all overlap metrics on 4096 x 4096 pixels against StarDist's ``matching`` for ten
-thresholds (or a transcription of it where the file is not given). ``slide`` writes a pair of strip-wise
-compressed label TIFFs, 30 x 30 pixels a nucleus, and measures them band by band, in a process of its own so
+thresholds (or a transcription of it where the file is not given). ``slide`` writes a pair of chunked,
+compressed label TIFFs, 32 x 32 pixels a nucleus, and measures them band by band, in a process of its own so
 that its peak memory can be read.
 """
 
@@ -38,10 +38,10 @@ from nuxel.metrics.overlap import OverlapTable, count_overlaps, overlap_table
 from nuxel.metrics.panoptic_quality import panoptic_quality
 from nuxel.metrics.pixels import count_error, mean_iou, pixel_accuracy
 
-PITCH = 30
-BLOCK = 3000
-ROWS_PER_STRIP = 600
-SLIDE_WIDTH = 30_000
+PITCH = 32
+BLOCK = 96 * PITCH
+BAND = 512
+SLIDE_WIDTH = 10 * BLOCK
 OVERLAP_METRICS = (
     match_counts,
     panoptic_quality,
@@ -138,12 +138,12 @@ def compare(stardist: Path | None) -> None:
     print(f"Hausdorff distances of 20,000 nuclei: {hausdorff:.1f} s")
 
 
-def strips(block: np.ndarray, height: int) -> Iterator[np.ndarray]:
+def rows_of_blocks(block: np.ndarray, height: int) -> Iterator[np.ndarray]:
     """A slide of ``height`` rows made of one block repeated, each copy with labels of its own."""
     each = int(block.max())
     across = SLIDE_WIDTH // BLOCK
-    for top in range(0, height, ROWS_PER_STRIP):
-        rows = block[top % BLOCK :][:ROWS_PER_STRIP]
+    for top in range(0, height, BAND):
+        rows = block[top % BLOCK :][:BAND]
         offsets = (np.arange(across) + top // BLOCK * across) * each
         yield np.hstack([np.where(rows > 0, rows + np.int32(offset), 0) for offset in offsets])
 
@@ -152,10 +152,10 @@ def write_slide(path: Path, seed: int, height: int) -> None:
     block = scene((BLOCK // PITCH) ** 2, BLOCK, seed)
     tifffile.imwrite(
         path,
-        strips(block, height),
+        rows_of_blocks(block, height),
         shape=(height, SLIDE_WIDTH),
         dtype=np.int32,
-        rowsperstrip=ROWS_PER_STRIP,
+        tile=(BAND, SLIDE_WIDTH),
         compression="zlib",
         compressionargs={"level": 1},
         bigtiff=True,
@@ -164,12 +164,12 @@ def write_slide(path: Path, seed: int, height: int) -> None:
 
 def bands(path: Path) -> Iterator[np.ndarray]:
     with tifffile.TiffFile(path) as file:
-        for strip, _, _ in file.pages[0].segments(maxworkers=1):
-            yield strip[0, :, :, 0]
+        for band, _, _ in file.pages[0].segments(maxworkers=1):
+            yield band[0, :, :, 0]
 
 
 def slide(nuclei: int, folder: Path) -> None:
-    height = nuclei * PITCH * PITCH // SLIDE_WIDTH // BLOCK * BLOCK
+    height = -(-nuclei * PITCH * PITCH // SLIDE_WIDTH // BLOCK) * BLOCK
     paths = [folder / f"{name}.tif" for name in ("truth", "predicted")]
     for seed, path in enumerate(paths):
         write_slide(path, seed, height)
