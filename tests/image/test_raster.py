@@ -136,8 +136,7 @@ def test_every_truncation_is_an_error(tmp_path: Path, colour: np.ndarray, form: 
     # eight columns, so that the rows of a BMP end in pixels and not in padding
     whole = _saved(colour[:, :8], form, **options)
     path = tmp_path / "a.png"
-    # the last bytes of a PNG are the checksum of a chunk that is empty
-    for length in range(0, len(whole) - (4 if form == "png" else 0), 3):
+    for length in range(0, len(whole), 3):
         path.write_bytes(whole[:length])
         with pytest.raises(NuxelError, match=r"a\.png"):
             read_image(path)
@@ -153,6 +152,55 @@ def test_png_that_claims_too_many_pixels(tmp_path: Path) -> None:
         read_image(tmp_path / "bomb.png")
     with pytest.raises(NuxelError, match="limit"):
         describe_image(tmp_path / "bomb.png")
+
+
+def chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def test_png_with_chunks_that_libpng_warns_about(
+    tmp_path: Path, colour: np.ndarray, capfd: pytest.CaptureFixture
+) -> None:
+    data = _saved(colour, "png")
+    extra = (
+        chunk(b"iCCP", b"wrong\0\0" + zlib.compress(b"no profile"))
+        + chunk(b"gAMA", b"\0\0\0\0")
+        + chunk(b"tRNS", b"\0")
+    )
+    (tmp_path / "a.png").write_bytes(data[:33] + extra + data[33:] + b"something after the end")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png").pixels, colour)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_damaged_png_is_refused_without_a_word_from_libpng(
+    tmp_path: Path, colour: np.ndarray, capfd: pytest.CaptureFixture
+) -> None:
+    data = _saved(colour, "png")
+    for place in range(8, len(data), 2):
+        (tmp_path / "a.png").write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+        with pytest.raises(NuxelError, match=r"damaged|cut short"):
+            read_image(tmp_path / "a.png")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("per_x", "per_y", "unit", "side_um"),
+    [
+        (2_000_000, 2_000_000, 1, 0.5),
+        (2_000_000, 1_000_000, 1, None),
+        (2_000_000, 2_000_000, 0, None),
+        (0, 9, 1, None),
+        (9, 0, 1, None),
+    ],
+)
+def test_physical_size_of_png(
+    tmp_path: Path, colour: np.ndarray, per_x: int, per_y: int, unit: int, side_um: float | None
+) -> None:
+    data = _saved(colour, "png")
+    (tmp_path / "a.png").write_bytes(
+        data[:33] + chunk(b"pHYs", struct.pack(">IIB", per_x, per_y, unit)) + data[33:]
+    )
+    assert read_image(tmp_path / "a.png").pixel_size_um == side_um
 
 
 def test_png_without_its_header(tmp_path: Path) -> None:
@@ -194,13 +242,7 @@ def test_interlaced_png(tmp_path: Path, colour: np.ndarray) -> None:
     for y, x, dy, dx in passes:
         part = colour[y::dy, x::dx]
         raw += b"".join(b"\0" + row.tobytes() for row in part if row.size)
-    chunks = [
-        (b"IHDR", struct.pack(">IIBBBBB", SHAPE[1], SHAPE[0], 8, 2, 0, 0, 1)),
-        (b"IDAT", zlib.compress(raw)),
-        (b"IEND", b""),
-    ]
-    data = b"\x89PNG\r\n\x1a\n"
-    for name, body in chunks:
-        data += struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-    (tmp_path / "a.png").write_bytes(data)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", SHAPE[1], SHAPE[0], 8, 2, 0, 0, 1))
+    data = header + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png").pixels, colour)

@@ -403,10 +403,11 @@ def test_pixel_size_of_resolution_tags(
     assert found == (None if side_um is None else pytest.approx(side_um, rel=1e-4))
 
 
-def test_resolution_tags_stand_in_for_damaged_ome(write: Write) -> None:
+@pytest.mark.parametrize("description", ["<OME", "<?xml version='1.0'?><OME <</OME>"])
+def test_resolution_tags_stand_in_for_damaged_ome(write: Write, description: str) -> None:
     path = write(
         noise((H, W)),
-        description="<OME",
+        description=description,
         resolution=(20_000, 20_000),
         resolutionunit="centimeter",
         metadata=None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 from PIL import ImageFile, ImageOps
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
 
 from nuxel.errors import NuxelError
 from nuxel.image.pixel_size import square_pixel
@@ -24,12 +24,14 @@ from nuxel.image.reader import COLOUR_NAMES, Layout, refuse_too_large
 
 _PNG, _JPEG, _BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
 
-_UM_PER_INCH = 25400.0
+_UM_PER_INCH, _UM_PER_METRE = 25400.0, 1e6
 
 _PIXELS_PER_BYTE = 1024
 """More than JPEG (512) and run-length BMP (128) can pack into a byte: beyond it the header lies."""
 
 _PNG_GREY = (0, 4)
+_PNG_METRE = 1
+_PNG_NEEDED = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 
 
 def recognises(head: bytes) -> bool:
@@ -59,10 +61,8 @@ class RasterSource:
 
     def plane(self, index: Sequence[int]) -> NDArray[Any]:
         """``(H, W, 1)`` or ``(H, W, 3)``; ``index`` is empty, since there is one plane."""
-        pixels = self.decode()
-        if pixels.shape[:2] != self.layout.shape[:2]:
-            raise NuxelError(f"its header and its pixels disagree on its size, at plane {tuple(index)}")
-        return pixels
+        assert not index
+        return self.decode()
 
 
 def _layout(form: str, size: tuple[int, int], dtype: str, colour: bool, side_um: float | None) -> Layout:
@@ -80,16 +80,38 @@ def _without_alpha(pixels: NDArray[Any]) -> NDArray[Any]:
 
 def _png(data: bytes) -> RasterSource:
     """PNG through libpng, because Pillow cuts 16-bit colour down to 8 bits."""
-    if b"IEND" not in data[-4096:] and b"IEND" not in data:
-        raise NuxelError("it is cut short")
-    if data[12:16] != b"IHDR":
+    chunks = list(_png_chunks(data))
+    if chunks[0][0] != b"IHDR":
         raise NuxelError("it has no PNG header")
-    width, height, bits, kind = struct.unpack(">IIBB", data[16:26])
+    width, height, bits, kind = struct.unpack_from(">IIBB", chunks[0][1], 8)
     refuse_too_large(height, width, 8)
-    with PngImageFile(io.BytesIO(data)) as header:
-        side_um = _side_um(header)
+    # without the other chunks, about which libpng prints warnings; the transparent colour goes with them
+    needed = _PNG + b"".join(chunk for name, chunk in chunks if name in _PNG_NEEDED)
+    physical = [chunk for name, chunk in chunks if name == b"pHYs"]
+    side_um = _png_side_um(physical[0]) if physical else None
     layout = _layout("PNG", (height, width), "u2" if bits == 16 else "u1", kind not in _PNG_GREY, side_um)
-    return RasterSource(layout, lambda: _without_alpha(imagecodecs.png_decode(data)))
+    return RasterSource(layout, lambda: _without_alpha(imagecodecs.png_decode(needed)))
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The name and the whole of each chunk, their checksums verified; the last one is IEND."""
+    at, name = len(_PNG), b""
+    while name != b"IEND":
+        length, name = struct.unpack_from(">I4s", data, at) if len(data) >= at + 12 else (len(data), b"")
+        chunk = data[at : at + 12 + length]
+        if len(chunk) < 12 + length:
+            raise NuxelError("it is cut short")
+        if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
+            raise NuxelError(f"it is damaged, as the checksum of its {name!r} tells")
+        yield name, chunk
+        at += len(chunk)
+
+
+def _png_side_um(physical: bytes) -> float | None:
+    per_x, per_y, unit = struct.unpack_from(">IIB", physical, 8)
+    if unit != _PNG_METRE or not (per_x and per_y):
+        return None
+    return square_pixel(_UM_PER_METRE / per_x, _UM_PER_METRE / per_y)
 
 
 def _pillow(form: str, data: bytes, picture: ImageFile.ImageFile) -> RasterSource:
