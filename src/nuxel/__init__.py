@@ -1,3 +1,24 @@
 """nuxel finds every nucleus in a microscopy image and draws each one as its own instance."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+__all__ = ["Instances", "NuxelError", "__version__", "segment"]
+
+if TYPE_CHECKING:
+    from nuxel.errors import NuxelError
+    from nuxel.instances import Instances
+    from nuxel.predict.segment import segment
+
+_HOMES = {"segment": "nuxel.predict.segment", "Instances": "nuxel.instances", "NuxelError": "nuxel.errors"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: ``import nuxel`` alone stays instant."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nuxel' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

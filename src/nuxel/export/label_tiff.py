@@ -15,7 +15,9 @@ _CLASSIC_LIMIT = (
 )  # bytes of pixels from which a classic TIFF may overflow, with room for its tags
 
 
-def write_labels(path: Path | str, labels: NDArray[np.int32], pixel_size_um: float | None = None) -> None:
+def write_labels(
+    path: Path | str, labels: NDArray[np.int32], pixel_size_um: float | None = None, description: str | None = None
+) -> None:
     """Write a label image as one int32 plane, deflated without loss.
 
     ImageJ, Fiji, QuPath and napari open it. There is no predictor, which ImageJ cannot undo for 32 bits.
@@ -29,6 +31,8 @@ def write_labels(path: Path | str, labels: NDArray[np.int32], pixel_size_um: flo
         ``(H, W)`` int32 label image.
     pixel_size_um
         Side of a pixel in micrometres, kept in the resolution tags as pixels per centimetre.
+    description
+        ASCII text kept in the file's ImageDescription tag.
 
     Raises
     ------
@@ -47,6 +51,7 @@ def write_labels(path: Path | str, labels: NDArray[np.int32], pixel_size_um: flo
             resolution=per_cm,
             resolutionunit=None if per_cm is None else "CENTIMETER",
             software="nuxel",
+            description=description,
             metadata=None,
             maxworkers=1,
         )

@@ -89,6 +89,7 @@ class MultiheadUNet:
     decoder = "watershed"
     context = "local"
     maps = MAPS
+    diameters = (16.0, 44.0)
 
     def build(self) -> MultiheadUNetNetwork:
         return MultiheadUNetNetwork(self.network)

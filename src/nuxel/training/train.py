@@ -39,6 +39,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, callbacks: tuple[C
     if not items:
         raise UsageError("the recipe names no [[data.train]] folder")
     pl.seed_everything(recipe.seed, workers=False, verbose=False)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads memory before writing it
     module = TrainingModule(recipe)
     trainer = _trainer(recipe, out, callbacks)
     with warnings.catch_warnings():

@@ -1,0 +1,72 @@
+"""``nuxel segment INPUT... --out DIR``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from nuxel.errors import UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image files, folders or patterns")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
+    parser.add_argument("--model", default="default", metavar="NAME|FILE", help="a shipped model or a model file")
+    parser.add_argument("--channel", type=_name_or_index, metavar="NAME|N", help="channel that shows the nuclei")
+    parser.add_argument("--z", type=_z, metavar="N|max", help="plane of a z-stack, or its maximum projection")
+    parser.add_argument("--t", type=int, metavar="N", help="time point")
+    parser.add_argument("--pixel-size", type=float, metavar="UM", help="micrometres per pixel, where the file is silent")
+    parser.add_argument("--scale", type=float, metavar="X", help="run the network at this scale (default: estimated)")
+    parser.add_argument("--diameter", type=float, metavar="PX", help="diameter of the nuclei (default: estimated)")
+    parser.add_argument("--threshold", type=float, metavar="X", help="least nucleus probability, 0 to 1")
+    parser.add_argument("--min-area", type=int, metavar="PX", help="drop smaller nuclei")
+    parser.add_argument("--tile-size", type=int, metavar="N", help="side of a tile in pixels")
+    parser.add_argument("--threads", type=int, metavar="N", help="processors to use (default: all available)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs")
+    parser.add_argument("--overwrite", action="store_true", help="do again what is already done")
+
+
+def run(options: argparse.Namespace) -> int:
+    from nuxel.image.find import find_images, refuse_collisions
+    from nuxel.predict.files import Job, Reading, segment_files
+    from nuxel.predict.model import Model, model_path
+    from nuxel.predict.pipeline import DEFAULT_TILE, Options
+
+    if options.threads is not None and options.threads < 1:
+        raise UsageError(f"--threads must be at least 1, got {options.threads}")
+    chosen = Options(
+        threshold=options.threshold,
+        min_area=options.min_area,
+        scale=options.scale,
+        diameter=options.diameter,
+        tile_size=DEFAULT_TILE if options.tile_size is None else options.tile_size,
+    )
+    reading = Reading(options.channel, options.z, options.t, options.pixel_size)
+    refuse_collisions(find_images(options.inputs))
+    model = Model(model_path(options.model), threads=options.threads, device=options.device)
+    job = Job(model, options.out, chosen, reading, options.overwrite)
+    from nuxel.cli.progress import progress_bar
+
+    with progress_bar() as advance:
+        rows = segment_files(options.inputs, job, advance)
+    failed = [row for row in rows if row.status == "failed"]
+    for row in failed:
+        print(f"nuxel segment: {row.reason}", file=sys.stderr)
+    skipped = sum(row.status == "skipped" for row in rows)
+    nuclei = sum(row.nuclei or 0 for row in rows)
+    print(
+        f"{len(rows) - len(failed) - skipped} done, {skipped} skipped, {len(failed)} failed; {nuclei} nuclei; see {options.out}",
+        file=sys.stderr,
+    )
+    return 1 if failed else 0
+
+
+def _name_or_index(text: str) -> str | int:
+    return int(text) if text.isdecimal() else text
+
+
+def _z(text: str) -> str | int:
+    if text == "max" or text.isdecimal():
+        return "max" if text == "max" else int(text)
+    raise argparse.ArgumentTypeError(f"expected a plane's number or max, got {text}")

@@ -1,0 +1,40 @@
+"""``nuxel train RECIPE --out RUN``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from nuxel.errors import UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", type=Path, metavar="RECIPE.toml", help="what to train, on what, and how long")
+    parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="folder of the run")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one key: table.key=value")
+    parser.add_argument("--resume", action="store_true", help="continue a run after its last finished epoch")
+
+
+def run(options: argparse.Namespace) -> int:
+    train_half()
+    from nuxel.training.recipe import read_recipe
+    from nuxel.training.train import train
+
+    checkpoint = train(read_recipe(options.recipe, options.set), options.out, resume=options.resume)
+    print(f"trained: {checkpoint}; make a model file of it with: nuxel export-model {options.out} --out MODEL.onnx")
+    return 0
+
+
+def train_half() -> None:
+    """Make sure that the training half is installed.
+
+    Raises
+    ------
+    UsageError
+        If it is not.
+    """
+    from importlib.util import find_spec
+
+    missing = [name for name in ("torch", "torchvision", "timm", "lightning", "onnx") if find_spec(name) is None]
+    if missing:
+        raise UsageError(f"training needs {', '.join(missing)}; install it with: pip install 'nuxel[train]'")

@@ -1,0 +1,83 @@
+"""The model card: everything that predicting needs, kept inside the model file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nuxel.errors import NuxelError
+
+METADATA_KEY = "nuxel"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model file says of itself.
+
+    Parameters
+    ----------
+    system, decoder, decoder_rule
+        Names of the system and of its decoder, and the decoder's parameters.
+    maps
+        Names of the graph's output maps, in order.
+    stride, reach
+        The input's sides are multiples of ``stride``; no output pixel depends on input further than ``reach`` away.
+    context
+        ``"local"``: the answer cannot depend on tiling.
+    diameters
+        Nuclei between these diameters, in pixels, are found best: others are scaled into the range.
+    input
+        How the image is prepared: always ``"uint8 RGB of the whole image's percentiles, divided by 255"`` so far.
+    scores
+        Measured figures, each under the name of its rule and data.
+    """
+
+    title: str
+    system: str
+    decoder: str
+    decoder_rule: Mapping[str, float]
+    maps: tuple[str, ...]
+    stride: int
+    reach: int
+    context: str
+    diameters: tuple[float, float]
+    input: str
+    training_data: str
+    licence: str
+    nuxel_version: str
+    scores: Mapping[str, float] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+
+def read_card(text: str | None, where: str) -> ModelCard:
+    """Parse a card; ``where`` names the file in errors.
+
+    Raises
+    ------
+    NuxelError
+        If there is no card, it is damaged, or a newer nuxel wrote it.
+    """
+    if text is None:
+        raise NuxelError(f"{where}: an ONNX model, but not one of nuxel's (it holds no nuxel model card)")
+    try:
+        values: dict[str, Any] = json.loads(text)
+        version = values["format"]
+    except (ValueError, KeyError, TypeError):
+        raise NuxelError(f"{where}: the model card is damaged; export the model again") from None
+    if not isinstance(version, int) or version > FORMAT:
+        writer = values.get("nuxel_version", "unknown")
+        raise NuxelError(f"{where}: written by a newer nuxel ({writer}, model format {version}); upgrade nuxel to use it")
+    try:
+        values["maps"] = tuple(values["maps"])
+        low, high = values["diameters"]
+        values["diameters"] = (float(low), float(high))
+        return ModelCard(**values)
+    except (KeyError, TypeError, ValueError):
+        raise NuxelError(f"{where}: the model card is damaged; export the model again") from None

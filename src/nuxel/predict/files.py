@@ -1,0 +1,214 @@
+"""``nuxel segment``: files in, products out, nothing lost and nothing done twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from nuxel import __version__
+from nuxel.errors import NuxelError, UsageError
+from nuxel.export.label_tiff import write_labels
+from nuxel.export.overlay import write_overlay
+from nuxel.export.run_record import SummaryRow, write_run_record, write_summary
+from nuxel.export.table import write_table
+from nuxel.image.find import FoundImage, find_images, refuse_collisions
+from nuxel.image.image import Image
+from nuxel.image.normalise import normalise
+from nuxel.image.read import read_image
+from nuxel.measure.nuclei import measure_nuclei
+from nuxel.predict.model import Model
+from nuxel.predict.pipeline import Options, Segmented, segment_normalised
+
+Progress = Callable[[int, int, SummaryRow], None]
+_PACKAGES = ("numpy", "scipy", "scikit-image", "onnxruntime", "tifffile", "imagecodecs", "pillow")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What of each file to read; see :func:`nuxel.image.read.read_image`."""
+
+    channel: str | int | None = None
+    z: int | str | None = None
+    t: int | None = None
+    pixel_size_um: float | None = None
+
+
+@dataclass(frozen=True)
+class Products:
+    """The files that one image becomes. The label image is written last: where it stands, all stand."""
+
+    labels: Path
+    table: Path
+    overlay: Path
+
+    @classmethod
+    def of(cls, found: FoundImage, out: Path) -> Products:
+        stem = out / found.relative
+        return cls(*(stem.with_name(stem.name + end) for end in ("_labels.tif", "_nuclei.csv", "_overlay.png")))
+
+    def exist(self) -> bool:
+        return all(path.is_file() for path in (self.labels, self.table, self.overlay))
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of one model with one set of options over many files."""
+
+    model: Model
+    out: Path
+    options: Options = field(default_factory=Options)
+    reading: Reading = field(default_factory=Reading)
+    overwrite: bool = False
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Everything besides the input that can change a result."""
+        options = asdict(self.options)
+        options.pop("tile_size")  # the result does not depend on it
+        return {"model": self.model.sha256, "nuxel": __version__, **options, **asdict(self.reading)}
+
+
+def segment_files(inputs: Sequence[str | Path], job: Job, progress: Progress | None = None) -> list[SummaryRow]:
+    """Segment files, folders and patterns; write the products, ``summary.csv`` and ``run.json`` into ``job.out``.
+
+    An input that fails is reported in its row, with the reason, and the others are still done. A result is left as it
+    is if its input, the model and the parameters are the same and all its products exist.
+
+    Parameters
+    ----------
+    inputs
+        See :func:`nuxel.image.find.find_images`; the sub-folders of a folder are kept.
+    job
+        Model, options and where to write.
+    progress
+        Called with (done, total, row) after each input.
+
+    Raises
+    ------
+    UsageError
+        Before anything is written: no input, two inputs with the same output, or an output folder that cannot be
+        written.
+    """
+    found = find_images(inputs)
+    refuse_collisions(found)
+    _prepare(job.out)
+    started = time.time()
+    rows: list[SummaryRow] = []
+    try:
+        for row in _each(found, job):
+            rows.append(row)
+            if progress:
+                progress(len(rows), len(found), row)
+    finally:
+        write_summary(job.out / "summary.csv", rows)
+        write_run_record(job.out / "run.json", _record(job, rows, started))
+    return rows
+
+
+def _prepare(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".nuxel-writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(f"{out}: the output folder cannot be written ({error.strerror}); choose another with --out") from None
+
+
+def _each(found: Sequence[FoundImage], job: Job) -> Iterator[SummaryRow]:
+    for item in found:
+        start = time.perf_counter()
+        try:
+            yield _segment_file(item, job, start)
+        except NuxelError as error:
+            reason = str(error)
+        except MemoryError:
+            reason = f"{item.path}: not enough memory for an image of this size"
+        except Exception as error:  # one image must never take the others down
+            reason = f"{item.path}: unexpected {type(error).__name__}: {error}"
+        else:
+            continue
+        yield SummaryRow(str(item.path), "failed", reason, seconds=time.perf_counter() - start)
+
+
+def _segment_file(item: FoundImage, job: Job, start: float) -> SummaryRow:
+    products = Products.of(item, job.out)
+    fingerprint = _fingerprint(item.path, job)
+    if not job.overwrite and products.exist() and (row := _previous(products.labels, fingerprint)):
+        return row
+    image = read_image(item.path, **asdict(job.reading))
+    display = normalise(image.pixels)
+    result = segment_normalised(display, job.model, job.options, image.pixel_size_um)
+    products.labels.parent.mkdir(parents=True, exist_ok=True)
+    products.labels.unlink(missing_ok=True)
+    table = measure_nuclei(
+        result.nuclei, image.pixels, channel_names=image.channel_names, pixel_size_um=image.pixel_size_um
+    )
+    write_table(products.table, table)
+    write_overlay(products.overlay, display, result.nuclei)
+    row = _row(item, image, result, time.perf_counter() - start)
+    described = json.dumps({"fingerprint": fingerprint, "summary": asdict(row)})
+    write_labels(products.labels, result.nuclei.labels, image.pixel_size_um, described)
+    return row
+
+
+def _fingerprint(path: Path, job: Job) -> str:
+    try:
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise NuxelError(f"{path}: the file cannot be read ({error.strerror})") from None
+    return hashlib.sha256(json.dumps([content, job.parameters], sort_keys=True).encode()).hexdigest()
+
+
+def _previous(labels: Path, fingerprint: str) -> SummaryRow | None:
+    """The row of an earlier result with the same fingerprint; None for any other file."""
+    with suppress(Exception), tifffile.TiffFile(labels) as file:
+        record = json.loads(file.pages[0].tags["ImageDescription"].value)
+        if record["fingerprint"] == fingerprint:
+            return SummaryRow(**{**record["summary"], "status": "skipped", "reason": "done before", "seconds": 0.0})
+    return None
+
+
+def _row(item: FoundImage, image: Image, result: Segmented, seconds: float) -> SummaryRow:
+    count, pixels = len(result.nuclei), image.pixels.shape[0] * image.pixels.shape[1]
+    area = float(np.count_nonzero(result.nuclei.labels))
+    size_um = image.pixel_size_um
+    return SummaryRow(
+        file=str(item.path),
+        status="done",
+        nuclei=count,
+        mean_area=area / count if count else None,
+        per_megapixel=count / pixels * 1e6,
+        per_mm2=count / (pixels * size_um**2) * 1e6 if size_um else None,
+        scale=result.size.scale,
+        diameter=result.size.diameter,
+        seconds=seconds,
+    )
+
+
+def _record(job: Job, rows: Sequence[SummaryRow], started: float) -> dict[str, Any]:
+    statuses = [row.status for row in rows]
+    return {
+        "nuxel": __version__,
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in _PACKAGES},
+        "model": {"file": job.model.path.name, "sha256": job.model.sha256, "title": job.model.card.title},
+        "provider": job.model.provider,
+        "threads": job.model.threads,
+        "parameters": {**asdict(job.options), **asdict(job.reading)},
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "seconds": time.time() - started,
+        "images": {status: statuses.count(status) for status in ("done", "skipped", "failed")},
+    }

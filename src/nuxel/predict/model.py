@@ -1,0 +1,124 @@
+"""A model file, opened: the network behind ONNX Runtime and its card."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from nuxel.errors import NuxelError, UsageError
+from nuxel.predict.card import METADATA_KEY, ModelCard, read_card
+from nuxel.predict.cpu import available_cpus
+
+DEFAULT_MODEL = "default"
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class Model:
+    """A trained network, its card and the hash that names it.
+
+    Parameters
+    ----------
+    path
+        A model file that :mod:`nuxel.training.export` wrote.
+    threads
+        Processors to use; all that are available when None.
+    device
+        ``"auto"`` (a GPU if ONNX Runtime has one), ``"cpu"`` or ``"cuda"``.
+
+    Raises
+    ------
+    NuxelError
+        If the file is missing, not ONNX, truncated, not nuxel's, or from a newer nuxel.
+    UsageError
+        If the device is not there.
+    """
+
+    def __init__(self, path: Path | str, *, threads: int | None = None, device: str = "auto") -> None:
+        self.path = Path(path)
+        content = _read(self.path)
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        self.threads = threads or available_cpus()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        options.enable_mem_pattern = False
+        try:
+            self._session = onnxruntime.InferenceSession(content, options, providers=_providers(device))
+        except Exception as error:  # ONNX Runtime has no common base for its errors
+            raise NuxelError(f"{self.path}: not an ONNX model, or a damaged one ({_first_line(error)})") from None
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.card: ModelCard = read_card(metadata.get(METADATA_KEY), str(self.path))
+
+    def __call__(self, window: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The network's maps of one window.
+
+        Parameters
+        ----------
+        window
+            ``(H, W, 3)`` uint8, a normalised image; H and W multiples of the card's stride.
+
+        Returns
+        -------
+        ``(K, H, W)`` float32, the maps that the card names.
+        """
+        batch = np.ascontiguousarray(window.transpose(2, 0, 1)[None], np.float32)
+        batch *= np.float32(1 / 255)
+        maps: NDArray[np.float32] = self._session.run(None, {self._session.get_inputs()[0].name: batch})[0][0]
+        return maps
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that runs the network."""
+        name: str = self._session.get_providers()[0]
+        return name
+
+
+def model_path(name: str) -> Path:
+    """The file of a model that ships with nuxel, or the file that ``name`` itself is.
+
+    Raises
+    ------
+    UsageError
+        If it is neither.
+    """
+    shipped = shipped_models()
+    if name in shipped:
+        return shipped[name]
+    path = Path(name)
+    if not path.exists():
+        raise UsageError(f"{name}: no such model; give a file or one of {', '.join(shipped)}")
+    return path
+
+
+def shipped_models() -> dict[str, Path]:
+    """The models inside the package by name."""
+    folder = Path(str(resources.files("nuxel.predict"))) / "models"
+    return {path.stem: path for path in sorted(folder.glob("*.onnx"))}
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise NuxelError(f"{path}: the model cannot be read ({error.strerror})") from None
+
+
+def _providers(device: str) -> list[str]:
+    present = onnxruntime.get_available_providers()
+    if device == "auto":
+        return [name for name in (_PROVIDERS["cuda"], _PROVIDERS["cpu"]) if name in present]
+    if device not in _PROVIDERS:
+        raise UsageError(f"device must be auto, cpu or cuda, got {device}")
+    if _PROVIDERS[device] not in present:
+        raise UsageError(f"device {device}: this ONNX Runtime has only {', '.join(present)}; install onnxruntime-gpu")
+    return [_PROVIDERS[device]]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

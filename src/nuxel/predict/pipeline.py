@@ -1,0 +1,139 @@
+"""One image, from normalised pixels to nuclei."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nuxel.decode.watershed import WatershedRule, decode_watershed
+from nuxel.errors import UsageError
+from nuxel.image.resample import ScaledImage, resize_labels, resize_map
+from nuxel.instances import Instances
+from nuxel.predict.card import ModelCard
+from nuxel.predict.scale import Size, choose_scale, estimate_diameter
+from nuxel.tiling.grid import Box, plan_tiles
+from nuxel.tiling.stitch import stitch
+
+DEFAULT_TILE = 2048
+
+
+class Network(Protocol):
+    """A network and its card: an opened model file, or one in training."""
+
+    @property
+    def card(self) -> ModelCard: ...
+
+    def __call__(self, window: NDArray[np.uint8]) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose; None leaves the choice to the model or the image.
+
+    Parameters
+    ----------
+    threshold
+        Least nucleus probability of a pixel, in ``(0, 1)``.
+    min_area
+        Smaller nuclei are dropped; pixels of the image.
+    scale, diameter
+        The scale to run the network at, or the diameter of the nuclei in pixels; at most one of them.
+    tile_size
+        Greatest side of what a tile owns; pixels at the network's scale.
+
+    Raises
+    ------
+    UsageError
+        If a value is out of its range.
+    """
+
+    threshold: float | None = None
+    min_area: int | None = None
+    scale: float | None = None
+    diameter: float | None = None
+    tile_size: int = DEFAULT_TILE
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and self.diameter is not None:
+            raise UsageError("give either the scale or the diameter, not both")
+        if self.threshold is not None and not 0 < self.threshold < 1:
+            raise UsageError(f"the threshold must lie between 0 and 1, got {self.threshold}")
+        if self.min_area is not None and self.min_area < 0:
+            raise UsageError(f"the least area must not be negative, got {self.min_area}")
+        for name, value in (("scale", self.scale), ("diameter", self.diameter)):
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise UsageError(f"the {name} must be a positive number, got {value}")
+        if self.tile_size < 1:
+            raise UsageError(f"the tile size must be positive, got {self.tile_size}")
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """The nuclei of an image, and the size it was done at."""
+
+    nuclei: Instances
+    size: Size
+
+
+def segment_normalised(
+    image: NDArray[np.uint8], network: Network, options: Options, pixel_size_um: float | None = None
+) -> Segmented:
+    """Find the nuclei of a normalised image ``(H, W, 3)`` uint8."""
+    size = _size(image, network, options, pixel_size_um)
+    view = ScaledImage(image, size.scale)
+    maps = run_network(view, network, options.tile_size)
+    nuclei = decode_maps(maps, view.full_shape, network.card, options)
+    return Segmented(nuclei, size)
+
+
+def _size(image: NDArray[np.uint8], network: Network, options: Options, pixel_size_um: float | None) -> Size:
+    if options.scale is not None:
+        return Size(None, options.scale)
+    comfortable = network.card.diameters
+    if options.diameter is not None:
+        return choose_scale(options.diameter, comfortable)
+    return choose_scale(estimate_diameter(image, network, network.card.stride, pixel_size_um), comfortable)
+
+
+def run_network(view: ScaledImage, network: Network, tile_size: int = DEFAULT_TILE) -> NDArray[np.uint8]:
+    """The maps of probabilities times 255 of a whole view, ``(3, h, w)`` uint8, tile by tile."""
+    card = network.card
+
+    def answer(box: Box) -> NDArray[np.uint8]:
+        return np.rint(network(view.window(box))[:3] * 255).astype(np.uint8)
+
+    return stitch(view.shape, 3, plan_tiles(view.shape, tile_size, card.reach, card.stride), answer)
+
+
+def decode_maps(
+    maps: NDArray[np.uint8], shape: tuple[int, int], card: ModelCard, options: Options
+) -> Instances:
+    """Nuclei at the image's own size from maps at the network's.
+
+    Maps of a shrunken view are enlarged before decoding, so that outlines are drawn at full size; nuclei of an
+    enlarged view are decoded there, where neighbours are furthest apart, and then shrunk.
+    """
+    rule = WatershedRule(**card.decoder_rule)
+    if options.threshold is not None:
+        rule = replace(rule, threshold=options.threshold)
+    if maps.shape[1] < shape[0] or maps.shape[2] < shape[1]:
+        area = shape[0] * shape[1] / (maps.shape[1] * maps.shape[2])
+        maps = np.stack([resize_map(m, shape) for m in maps])
+        rule = replace(rule, min_area=round(rule.min_area * area), min_marker_area=round(rule.min_marker_area * area))
+    nuclei = decode_watershed(maps, rule)
+    return _at_least(resize_labels(nuclei.labels, shape), nuclei.scores, options.min_area or 1)
+
+
+def _at_least(labels: NDArray[np.int32], scores: NDArray[np.float32], min_area: int) -> Instances:
+    """The nuclei that have ``min_area`` pixels left, renumbered."""
+    areas = np.bincount(labels.ravel(), minlength=len(scores) + 1)
+    kept = areas >= max(1, min_area)
+    kept[0] = False
+    if kept[1:].all():
+        return Instances(labels, scores)
+    number = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
+    return Instances(number[labels], scores[kept[1:]])

@@ -1,0 +1,84 @@
+"""``nuxel.segment``: one image in, its nuclei out."""
+
+from __future__ import annotations
+
+import functools
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nuxel.errors import NuxelError
+from nuxel.image.normalise import normalise
+from nuxel.image.read import read_image
+from nuxel.instances import Instances
+from nuxel.predict.model import DEFAULT_MODEL, Model, model_path
+from nuxel.predict.pipeline import Options, segment_normalised
+
+
+def segment(
+    image: NDArray[Any] | str | PathLike[str],
+    *,
+    model: str | PathLike[str] = DEFAULT_MODEL,
+    reading: dict[str, Any] | None = None,
+    pixel_size_um: float | None = None,
+    threads: int | None = None,
+    device: str = "auto",
+    **options: Any,
+) -> Instances:
+    """Find every nucleus of one image.
+
+    Parameters
+    ----------
+    image
+        A file, or an array ``(H, W)`` or ``(H, W, C)`` of any real dtype: grey, or RGB in its first three channels.
+    model
+        The name of a model that ships with nuxel, or a model file.
+    reading
+        ``channel``, ``z`` and ``t`` for files that hold several (see :func:`nuxel.image.read.read_image`).
+    pixel_size_um
+        Micrometres per pixel, where the file does not say.
+    threads, device
+        See :class:`nuxel.predict.model.Model`.
+    **options
+        ``threshold``, ``min_area``, ``scale``, ``diameter``, ``tile_size``: see :class:`nuxel.predict.pipeline.Options`.
+
+    Returns
+    -------
+    The nuclei, their label image as large as the image.
+
+    Raises
+    ------
+    NuxelError
+        If the image or the model cannot be used.
+
+    Examples
+    --------
+    >>> import nuxel
+    >>> import numpy as np
+    >>> len(nuxel.segment(np.zeros((64, 64), np.uint8)))
+    0
+    """
+    chosen = Options(**options)
+    network = _open(str(model_path(str(model))), threads, device)
+    if isinstance(image, (str, PathLike)):
+        read = read_image(Path(image), pixel_size_um=pixel_size_um, **(reading or {}))
+        pixels, pixel_size_um = read.pixels, read.pixel_size_um
+    else:
+        pixels = _checked(np.asarray(image))
+    return segment_normalised(normalise(pixels), network, chosen, pixel_size_um).nuclei
+
+
+@functools.lru_cache(maxsize=4)
+def _open(path: str, threads: int | None, device: str) -> Model:
+    return Model(path, threads=threads, device=device)
+
+
+def _checked(pixels: NDArray[Any]) -> NDArray[Any]:
+    if pixels.ndim not in (2, 3) or 0 in pixels.shape:
+        raise NuxelError(f"an image is (H, W) or (H, W, C) with at least one pixel, got an array of shape {pixels.shape}")
+    if pixels.dtype.kind not in "biuf":
+        raise NuxelError(f"an image holds real numbers, got an array of {pixels.dtype}")
+    return pixels

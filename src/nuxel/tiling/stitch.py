@@ -1,0 +1,43 @@
+"""One map of the whole image from the answers of its tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nuxel.tiling.grid import Box, Tile
+
+Maps = NDArray[np.uint8]
+
+
+def stitch(shape: tuple[int, int], count: int, tiles: Iterable[Tile], answer: Callable[[Box], Maps]) -> Maps:
+    """Let ``answer`` see each tile's window and keep of it what the tile owns.
+
+    Every pixel of the result comes from exactly one tile, and the nuclei are decoded from the whole result: no nucleus is
+    cut by a seam or found twice, however large it is.
+
+    Parameters
+    ----------
+    shape
+        Height and width of the image; tiles may reach beyond it.
+    count
+        Number of maps.
+    tiles
+        From :func:`nuxel.tiling.grid.plan_tiles`.
+    answer
+        Gives the maps ``(count, h, w)`` uint8 of a window.
+
+    Returns
+    -------
+    ``(count, H, W)`` uint8.
+    """
+    whole = np.zeros((count, *shape), np.uint8)
+    for tile in tiles:
+        y0, x0, y1, x1 = tile.owned
+        top, left = tile.window[:2]
+        y1, x1 = min(y1, shape[0]), min(x1, shape[1])
+        if y1 > y0 and x1 > x0:
+            whole[:, y0:y1, x0:x1] = answer(tile.window)[:, y0 - top : y1 - top, x0 - left : x1 - left]
+    return whole
