@@ -59,9 +59,9 @@ def test_all_rates_by_hand() -> None:
 
 @pytest.mark.parametrize("rate", ["average_precision", "precision", "recall", "f1"])
 def test_nothing_to_find_and_nothing_found_is_perfect(rate: str) -> None:
-    values = getattr(counts([0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0]), rate)
+    values = getattr(counts([0, 0, 0, 0, 1], [0, 1, 0, 2, 0], [0, 0, 1, 2, 0]), rate)
     assert values.dtype == np.float64
-    assert values.tolist() == [1, 0, 0, 1]
+    assert values.tolist() == [1, 0, 0, 0, 1]
 
 
 def test_empty_images() -> None:
