@@ -18,5 +18,7 @@ def run(options: argparse.Namespace) -> int:
     from nuxel.training.export import export_run
 
     card = export_run(options.run_folder, options.out)
-    print(f"{options.out}: {card.title}, {options.out.stat().st_size / 1e6:.1f} MB, reach {card.reach} pixels")
+    print(
+        f"{options.out}: {card.title}, {options.out.stat().st_size / 1e6:.1f} MB, reach {card.reach} pixels"
+    )
     return 0

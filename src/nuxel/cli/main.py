@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 all done, 1 some inputs failed, 2 wrong usage."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     parser = argparse.ArgumentParser(
-        prog="nuxel", description="Finds every nucleus in a microscopy image and draws each one as its own instance."
+        prog="nuxel",
+        description="Finds every nucleus in a microscopy image and draws each one as its own instance.",
     )
     parser.add_argument("--version", action="version", version=f"nuxel {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)

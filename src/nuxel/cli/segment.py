@@ -12,18 +12,30 @@ from nuxel.errors import UsageError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image files, folders or patterns")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
-    parser.add_argument("--model", default="default", metavar="NAME|FILE", help="a shipped model or a model file")
-    parser.add_argument("--channel", type=_name_or_index, metavar="NAME|N", help="channel that shows the nuclei")
+    parser.add_argument(
+        "--model", default="default", metavar="NAME|FILE", help="a shipped model or a model file"
+    )
+    parser.add_argument(
+        "--channel", type=_name_or_index, metavar="NAME|N", help="channel that shows the nuclei"
+    )
     parser.add_argument("--z", type=_z, metavar="N|max", help="plane of a z-stack, or its maximum projection")
     parser.add_argument("--t", type=int, metavar="N", help="time point")
-    parser.add_argument("--pixel-size", type=float, metavar="UM", help="micrometres per pixel, where the file is silent")
-    parser.add_argument("--scale", type=float, metavar="X", help="run the network at this scale (default: estimated)")
-    parser.add_argument("--diameter", type=float, metavar="PX", help="diameter of the nuclei (default: estimated)")
+    parser.add_argument(
+        "--pixel-size", type=float, metavar="UM", help="micrometres per pixel, where the file is silent"
+    )
+    parser.add_argument(
+        "--scale", type=float, metavar="X", help="run the network at this scale (default: estimated)"
+    )
+    parser.add_argument(
+        "--diameter", type=float, metavar="PX", help="diameter of the nuclei (default: estimated)"
+    )
     parser.add_argument("--threshold", type=float, metavar="X", help="least nucleus probability, 0 to 1")
     parser.add_argument("--min-area", type=int, metavar="PX", help="drop smaller nuclei")
     parser.add_argument("--tile-size", type=int, metavar="N", help="side of a tile in pixels")
     parser.add_argument("--threads", type=int, metavar="N", help="processors to use (default: all available)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs"
+    )
     parser.add_argument("--overwrite", action="store_true", help="do again what is already done")
 
 
@@ -55,10 +67,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"nuxel segment: {row.reason}", file=sys.stderr)
     skipped = sum(row.status == "skipped" for row in rows)
     nuclei = sum(row.nuclei or 0 for row in rows)
-    print(
-        f"{len(rows) - len(failed) - skipped} done, {skipped} skipped, {len(failed)} failed; {nuclei} nuclei; see {options.out}",
-        file=sys.stderr,
-    )
+    done = len(rows) - len(failed) - skipped
+    print(f"{done} done, {skipped} skipped, {len(failed)} failed; {nuclei} nuclei; see {options.out}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -9,9 +9,13 @@ from nuxel.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", type=Path, metavar="RECIPE.toml", help="what to train, on what, and how long")
+    parser.add_argument(
+        "recipe", type=Path, metavar="RECIPE.toml", help="what to train, on what, and how long"
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="folder of the run")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one key: table.key=value")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one key: table.key=value"
+    )
     parser.add_argument("--resume", action="store_true", help="continue a run after its last finished epoch")
 
 
@@ -21,7 +25,9 @@ def run(options: argparse.Namespace) -> int:
     from nuxel.training.train import train
 
     checkpoint = train(read_recipe(options.recipe, options.set), options.out, resume=options.resume)
-    print(f"trained: {checkpoint}; make a model file of it with: nuxel export-model {options.out} --out MODEL.onnx")
+    print(
+        f"trained: {checkpoint}; make a model file of it with: nuxel export-model {options.out} --out MODEL.onnx"
+    )
     return 0
 
 
@@ -35,6 +41,8 @@ def train_half() -> None:
     """
     from importlib.util import find_spec
 
-    missing = [name for name in ("torch", "torchvision", "timm", "lightning", "onnx") if find_spec(name) is None]
+    missing = [
+        name for name in ("torch", "torchvision", "timm", "lightning", "onnx") if find_spec(name) is None
+    ]
     if missing:
         raise UsageError(f"training needs {', '.join(missing)}; install it with: pip install 'nuxel[train]'")

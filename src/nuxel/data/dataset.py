@@ -78,7 +78,9 @@ def find_annotated(source: Source) -> list[Annotated]:
         group = "/".join([folder.name, *(row[column] for column in source.group)])
         found.append(Annotated(image, _labels_of(image), group))
     if not found:
-        raise NuxelError(f"{folder}: no annotated image is selected (where = {source.where}, include = {source.include})")
+        raise NuxelError(
+            f"{folder}: no annotated image is selected (where = {source.where}, include = {source.include})"
+        )
     return found
 
 
@@ -123,7 +125,9 @@ def read_annotated(item: Annotated) -> tuple[NDArray[np.uint8], NDArray[np.int32
     pixels = normalise(read_image(item.image).pixels)
     labels = read_masks(item.labels) if item.labels.is_dir() else read_labels(item.labels)
     if labels.shape != pixels.shape[:2]:
-        raise NuxelError(f"{item.labels}: labels are {labels.shape}, but the image {item.image.name} is {pixels.shape[:2]}")
+        raise NuxelError(
+            f"{item.labels}: labels are {labels.shape}, but the image {item.image.name} is {pixels.shape[:2]}"
+        )
     return pixels, labels
 
 

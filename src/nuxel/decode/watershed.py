@@ -109,7 +109,10 @@ def _fill_holes(labels: Labels) -> None:
     for axis in (0, 1):
         one, two = np.moveaxis(labels, axis, 0)[:-1], np.moveaxis(labels, axis, 0)[1:]
         gap_one, gap_two = np.moveaxis(gaps, axis, 0)[:-1], np.moveaxis(gaps, axis, 0)[1:]
-        for gap, other, border in ((gap_one, two, (one == 0) & (two > 0)), (gap_two, one, (two == 0) & (one > 0))):
+        for gap, other, border in (
+            (gap_one, two, (one == 0) & (two > 0)),
+            (gap_two, one, (two == 0) & (one > 0)),
+        ):
             np.minimum.at(low, gap[border], other[border])
             np.maximum.at(high, gap[border], other[border])
     for edge in (gaps[0], gaps[-1], gaps[:, 0], gaps[:, -1]):

@@ -16,7 +16,10 @@ _CLASSIC_LIMIT = (
 
 
 def write_labels(
-    path: Path | str, labels: NDArray[np.int32], pixel_size_um: float | None = None, description: str | None = None
+    path: Path | str,
+    labels: NDArray[np.int32],
+    pixel_size_um: float | None = None,
+    description: str | None = None,
 ) -> None:
     """Write a label image as one int32 plane, deflated without loss.
 

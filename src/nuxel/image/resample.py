@@ -55,5 +55,8 @@ def resize_labels(labels: NDArray[np.int32], shape: tuple[int, int]) -> NDArray[
     """A label image ``(H, W)`` at another size; each pixel takes the label at its centre."""
     if labels.shape == shape:
         return labels
-    rows, columns = (((np.arange(new) + 0.5) * old / new).astype(np.intp) for new, old in zip(shape, labels.shape, strict=True))
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(np.intp)
+        for new, old in zip(shape, labels.shape, strict=True)
+    )
     return labels[np.ix_(rows, columns)]

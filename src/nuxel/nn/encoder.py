@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -34,8 +35,9 @@ class Encoder(nn.Module):
             hint = f"; did you mean {', '.join(near)}?" if near else ""
             raise NuxelError(f"timm knows no encoder named {name!r}{hint}")
         self.backbone = timm.create_model(name, features_only=True, out_indices=tuple(range(depth)))
-        self.channels: list[int] = self.backbone.feature_info.channels()
-        self.strides: list[int] = self.backbone.feature_info.reduction()
+        info: Any = self.backbone.feature_info
+        self.channels: list[int] = info.channels()
+        self.strides: list[int] = info.reduction()
         if self.strides != [2 ** (i + 1) for i in range(depth)]:
             raise NuxelError(f"the encoder {name} has strides {self.strides}, a U-Net needs 2, 4, 8, ...")
         _drop_unused_stages(self.backbone)
@@ -72,10 +74,10 @@ def fix_same_padding(module: nn.Module) -> None:
     for child in module.modules():
         if type(child).__name__ != "Conv2dSame" or not isinstance(child, nn.Conv2d):
             continue
-        total = [k - s for k, s in zip(child.kernel_size, child.stride, strict=True)]
-        top, left = total[0] // 2, total[1] // 2
+        down, across = (k - s for k, s in zip(child.kernel_size, child.stride, strict=True))
         child.__class__ = _PaddedConv2d
-        child.constant_padding = (left, total[1] - left, top, total[0] - top)
+        assert isinstance(child, _PaddedConv2d)
+        child.constant_padding = (across // 2, across - across // 2, down // 2, down - down // 2)
 
 
 def load_imagenet_weights(encoder: Encoder, name: str, path: str | None = None) -> None:
@@ -94,7 +96,9 @@ def load_imagenet_weights(encoder: Encoder, name: str, path: str | None = None) 
     elif name == "tf_efficientnet_lite0":
         state = _lite0_state()
     else:
-        raise NuxelError(f"no ImageNet weights for {name} are bundled; give a local file or train from scratch")
+        raise NuxelError(
+            f"no ImageNet weights for {name} are bundled; give a local file or train from scratch"
+        )
     own = encoder.backbone.state_dict()
     kept = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
     missing = sorted(set(own) - set(kept))
@@ -146,7 +150,13 @@ def timm_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-_OUTER = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+_OUTER = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
 _DEPTHWISE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 _INVERTED = {
     "_expand_conv": "conv_pw",

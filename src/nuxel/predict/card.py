@@ -73,7 +73,9 @@ def read_card(text: str | None, where: str) -> ModelCard:
         raise NuxelError(f"{where}: the model card is damaged; export the model again") from None
     if not isinstance(version, int) or version > FORMAT:
         writer = values.get("nuxel_version", "unknown")
-        raise NuxelError(f"{where}: written by a newer nuxel ({writer}, model format {version}); upgrade nuxel to use it")
+        raise NuxelError(
+            f"{where}: written by a newer nuxel ({writer}, model format {version}); upgrade nuxel to use it"
+        )
     try:
         values["maps"] = tuple(values["maps"])
         low, high = values["diameters"]

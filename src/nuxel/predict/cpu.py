@@ -18,7 +18,9 @@ def available_cpus() -> int:
 def container_limit(version_2: Path = _CGROUP_2, version_1: tuple[Path, Path] = _CGROUP_1) -> int | None:
     """The control group's CPU quota rounded up to whole processors, None where there is none."""
     try:
-        quota, period = version_2.read_text().split() if version_2.exists() else [p.read_text() for p in version_1]
+        quota, period = (
+            version_2.read_text().split() if version_2.exists() else [p.read_text() for p in version_1]
+        )
         return None if quota == "max" or int(quota) <= 0 else -(-int(quota) // int(period))
     except (OSError, ValueError):
         return None

@@ -55,7 +55,9 @@ class Products:
     @classmethod
     def of(cls, found: FoundImage, out: Path) -> Products:
         stem = out / found.relative
-        return cls(*(stem.with_name(stem.name + end) for end in ("_labels.tif", "_nuclei.csv", "_overlay.png")))
+        return cls(
+            *(stem.with_name(stem.name + end) for end in ("_labels.tif", "_nuclei.csv", "_overlay.png"))
+        )
 
     def exist(self) -> bool:
         return all(path.is_file() for path in (self.labels, self.table, self.overlay))
@@ -79,7 +81,9 @@ class Job:
         return {"model": self.model.sha256, "nuxel": __version__, **options, **asdict(self.reading)}
 
 
-def segment_files(inputs: Sequence[str | Path], job: Job, progress: Progress | None = None) -> list[SummaryRow]:
+def segment_files(
+    inputs: Sequence[str | Path], job: Job, progress: Progress | None = None
+) -> list[SummaryRow]:
     """Segment files, folders and patterns; write the products, ``summary.csv`` and ``run.json`` into ``job.out``.
 
     An input that fails is reported in its row, with the reason, and the others are still done. A result is left as it
@@ -123,7 +127,9 @@ def _prepare(out: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UsageError(f"{out}: the output folder cannot be written ({error.strerror}); choose another with --out") from None
+        raise UsageError(
+            f"{out}: the output folder cannot be written ({error.strerror}); choose another with --out"
+        ) from None
 
 
 def _each(found: Sequence[FoundImage], job: Job) -> Iterator[SummaryRow]:
@@ -175,9 +181,11 @@ def _fingerprint(path: Path, job: Job) -> str:
 def _previous(labels: Path, fingerprint: str) -> SummaryRow | None:
     """The row of an earlier result with the same fingerprint; None for any other file."""
     with suppress(Exception), tifffile.TiffFile(labels) as file:
-        record = json.loads(file.pages[0].tags["ImageDescription"].value)
+        record = json.loads(file.pages.first.description)
         if record["fingerprint"] == fingerprint:
-            return SummaryRow(**{**record["summary"], "status": "skipped", "reason": "done before", "seconds": 0.0})
+            return SummaryRow(
+                **{**record["summary"], "status": "skipped", "reason": "done before", "seconds": 0.0}
+            )
     return None
 
 

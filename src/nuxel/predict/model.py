@@ -51,7 +51,9 @@ class Model:
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=_providers(device))
         except Exception as error:  # ONNX Runtime has no common base for its errors
-            raise NuxelError(f"{self.path}: not an ONNX model, or a damaged one ({_first_line(error)})") from None
+            raise NuxelError(
+                f"{self.path}: not an ONNX model, or a damaged one ({_first_line(error)})"
+            ) from None
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.card: ModelCard = read_card(metadata.get(METADATA_KEY), str(self.path))
 
@@ -116,7 +118,9 @@ def _providers(device: str) -> list[str]:
     if device not in _PROVIDERS:
         raise UsageError(f"device must be auto, cpu or cuda, got {device}")
     if _PROVIDERS[device] not in present:
-        raise UsageError(f"device {device}: this ONNX Runtime has only {', '.join(present)}; install onnxruntime-gpu")
+        raise UsageError(
+            f"device {device}: this ONNX Runtime has only {', '.join(present)}; install onnxruntime-gpu"
+        )
     return [_PROVIDERS[device]]
 
 

@@ -117,13 +117,15 @@ def decode_maps(
     Maps of a shrunken view are enlarged before decoding, so that outlines are drawn at full size; nuclei of an
     enlarged view are decoded there, where neighbours are furthest apart, and then shrunk.
     """
-    rule = WatershedRule(**card.decoder_rule)
+    rule = WatershedRule(**card.decoder_rule)  # type: ignore[arg-type]
     if options.threshold is not None:
         rule = replace(rule, threshold=options.threshold)
     if maps.shape[1] < shape[0] or maps.shape[2] < shape[1]:
         area = shape[0] * shape[1] / (maps.shape[1] * maps.shape[2])
         maps = np.stack([resize_map(m, shape) for m in maps])
-        rule = replace(rule, min_area=round(rule.min_area * area), min_marker_area=round(rule.min_marker_area * area))
+        rule = replace(
+            rule, min_area=round(rule.min_area * area), min_marker_area=round(rule.min_marker_area * area)
+        )
     nuclei = decode_watershed(maps, rule)
     return _at_least(resize_labels(nuclei.labels, shape), nuclei.scores, options.min_area or 1)
 

@@ -43,7 +43,8 @@ def segment(
     threads, device
         See :class:`nuxel.predict.model.Model`.
     **options
-        ``threshold``, ``min_area``, ``scale``, ``diameter``, ``tile_size``: see :class:`nuxel.predict.pipeline.Options`.
+        ``threshold``, ``min_area``, ``scale``, ``diameter``, ``tile_size``: see
+        :class:`nuxel.predict.pipeline.Options`.
 
     Returns
     -------
@@ -78,7 +79,9 @@ def _open(path: str, threads: int | None, device: str) -> Model:
 
 def _checked(pixels: NDArray[Any]) -> NDArray[Any]:
     if pixels.ndim not in (2, 3) or 0 in pixels.shape:
-        raise NuxelError(f"an image is (H, W) or (H, W, C) with at least one pixel, got an array of shape {pixels.shape}")
+        raise NuxelError(
+            f"an image is (H, W) or (H, W, C) with at least one pixel, got an array of shape {pixels.shape}"
+        )
     if pixels.dtype.kind not in "biuf":
         raise NuxelError(f"an image holds real numbers, got an array of {pixels.dtype}")
     return pixels

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nuxel.data.targets import TargetRule, multihead_targets
+from nuxel.decode.watershed import WatershedRule
 from nuxel.errors import NuxelError
 from nuxel.losses.segmentation import cross_entropy, masked_smooth_l1, soft_dice
 from nuxel.nn.encoder import Encoder, load_imagenet_weights
@@ -56,12 +57,17 @@ class LossConfig:
 
 
 class MultiheadUNetNetwork(nn.Module):
-    """``(N, 3, H, W)`` float in ``[0, 1]``, H and W multiples of ``stride`` -> ``(N, 4, H, W)``: three logits and a size."""
+    """``(N, 3, H, W)`` in ``[0, 1]``, sides multiples of ``stride`` -> ``(N, 4, H, W)``: three logits and a size."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         if len(config.widths) != config.depth - 1:
-            raise NuxelError(f"a U-Net of depth {config.depth} needs {config.depth - 1} widths, got {len(config.widths)}")
+            raise NuxelError(
+                f"a U-Net of depth {config.depth} needs {config.depth - 1} widths, got {len(config.widths)}"
+            )
         self.encoder = Encoder(config.encoder, config.depth)
         if config.weights != "none":
             path = None if config.weights == "imagenet" else config.weights
@@ -84,6 +90,7 @@ class MultiheadUNet:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     targets: TargetRule = field(default_factory=TargetRule)
     loss: LossConfig = field(default_factory=LossConfig)
+    decoder_rule: WatershedRule = field(default_factory=WatershedRule)
 
     name = "multihead_unet"
     decoder = "watershed"

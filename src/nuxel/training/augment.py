@@ -151,7 +151,7 @@ def _nucleus_contrast(picture: Tensor, labels: Tensor, rng: Rng) -> Tensor:
     weakest = rng.uniform(0.25, 0.8)
     strength = torch.from_numpy(rng.uniform(weakest, 1.1, int(labels.max()) + 1).astype(np.float32))
     strength[0] = 1
-    factor = v2.gaussian_blur(strength[labels.clamp(min=0).long()][None], [5, 5], [1.0, 1.0])
+    factor: Tensor = v2.gaussian_blur(strength[labels.clamp(min=0).long()][None], [5, 5], [1.0, 1.0])
     return background + (picture - background) * factor
 
 
@@ -189,7 +189,7 @@ def _random_sharpness(picture: Tensor, how: Augmentation, rng: Rng) -> Tensor:
     if rng.random() < how.blur_p:
         sigma = float(np.exp(rng.uniform(np.log(0.4), np.log(2.5))))
         size = 2 * int(np.ceil(2 * sigma)) + 1
-        blurred = v2.gaussian_blur(picture, [size, size], [sigma, sigma])
+        blurred: Tensor = v2.gaussian_blur(picture, [size, size], [sigma, sigma])
         sharpen = rng.random() < 0.3
         picture = picture + (picture - blurred) * float(rng.uniform(0.3, 1)) if sharpen else blurred
     if rng.random() < how.resolution_p:

@@ -1,29 +1,43 @@
-"""The system as Lightning trains it: loss, optimiser, schedule."""
+"""The system as Lightning trains it: loss, optimiser, schedule, validation."""
 
 from __future__ import annotations
 
 import math
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from nuxel.predict.card import ModelCard
+from nuxel.training.model_card import make_card
 from nuxel.training.recipe import Recipe
 from nuxel.training.samples import Sample
+from nuxel.training.validate import TorchNetwork, Validation, Whole
 
 
 class TrainingModule(pl.LightningModule):
-    """One optimiser step a batch; the learning rate changes every step."""
+    """One optimiser step a batch; the learning rate changes every step.
 
-    def __init__(self, recipe: Recipe) -> None:
+    ``pictures`` is the folder for a picture per validation, None for no pictures.
+    """
+
+    def __init__(self, recipe: Recipe, pictures: Path | None = None) -> None:
         super().__init__()
         self.recipe = recipe
-        self.network: nn.Module = recipe.system.build().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.pictures = pictures
+        self.network: nn.Module = recipe.system.build().to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         """``(N, 3, H, W)`` in ``[0, 1]`` -> probabilities and log diameter ``(N, 4, H, W)``."""
         return self.recipe.system.probabilities(self.network(images))
+
+    @cached_property
+    def card(self) -> ModelCard:
+        """What an exported file would say of this module."""
+        return make_card(self.recipe, self.network)
 
     def training_step(self, batch: Sample, _: int) -> Tensor:
         images, targets, annotated = batch
@@ -34,6 +48,18 @@ class TrainingModule(pl.LightningModule):
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)
         return losses["loss"]
 
+    def on_validation_epoch_start(self) -> None:
+        self._validation = Validation(TorchNetwork(self, self.card))
+
+    def validation_step(self, whole: Whole, _: int) -> None:
+        self._validation.add(*whole)
+
+    def on_validation_epoch_end(self) -> None:
+        named = {f"val/{name}": value for name, value in self._validation.scores().items()}
+        self.log_dict(named, prog_bar=True)
+        if self.pictures is not None:
+            self._validation.write_picture(self.pictures / f"epoch_{self.current_epoch:04d}.png")
+
     def configure_optimizers(self) -> Any:
         schedule = self.recipe.schedule
         rates = {"encoder": schedule.encoder_rate, "decoder": schedule.decoder_rate}
@@ -43,7 +69,9 @@ class TrainingModule(pl.LightningModule):
             weight_decay=schedule.weight_decay,
         )
         total = schedule.epochs * schedule.steps_per_epoch
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(step, schedule.warmup_steps, total))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: rate_factor(step, schedule.warmup_steps, total)
+        )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 

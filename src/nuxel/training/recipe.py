@@ -119,7 +119,7 @@ def make_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
     seed = raw.get("seed", 0)
     if not isinstance(seed, int) or seed < 0:
         raise UsageError(f"{where}: seed must be a whole number >= 0, got {seed!r}")
-    tables = {key: _build(kind, raw.get(key, {}), f"{where}: [{key}]") for key, kind in _TABLES.items()}
+    tables: dict[str, Any] = {key: _build(kind, raw.get(key, {}), f"{where}: [{key}]") for key, kind in _TABLES.items()}
     own = {key: raw[key] for key in system_tables if key in raw}
     system = _build(system_type, own, where)
     return Recipe(system=system, seed=seed, raw=raw, **tables)
@@ -138,7 +138,9 @@ def _build(kind: type[T], values: object, where: str) -> T:
     missing = [
         f.name
         for f in dataclasses.fields(kind)  # type: ignore[arg-type]
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and f.name not in built
+        if f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+        and f.name not in built
     ]
     if missing:
         raise UsageError(f"{where}: {', '.join(missing)} is missing")

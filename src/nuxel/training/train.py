@@ -18,15 +18,16 @@ from nuxel.errors import UsageError
 from nuxel.training.module import TrainingModule
 from nuxel.training.recipe import Recipe
 from nuxel.training.samples import EpochSampler, RandomViews, Sample
+from nuxel.training.validate import WholeImages
 
 LAST = "last.ckpt"
 
 
-def train(recipe: Recipe, out: Path, *, resume: bool = False, callbacks: tuple[Callback, ...] = ()) -> Path:
+def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     """Train a recipe to its end and return the last checkpoint's path.
 
-    The run folder holds ``recipe.json``, ``checkpoints/``, ``metrics.csv`` and TensorBoard events. With ``resume`` the run
-    continues after its last finished epoch and ends with the same weights as an unbroken one.
+    The run folder holds ``recipe.json``, ``checkpoints/``, ``metrics.csv``, pictures and TensorBoard events. With
+    ``resume`` the run continues after its last finished epoch and ends with the same weights as an unbroken one.
 
     Raises
     ------
@@ -35,17 +36,20 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, callbacks: tuple[C
     """
     checkpoint = out / "checkpoints" / LAST
     _claim(recipe, out, checkpoint if resume else None)
-    items = [item for source in recipe.data.train for item in find_annotated(source)]
-    if not items:
+    training = [item for source in recipe.data.train for item in find_annotated(source)]
+    validation = [item for source in recipe.data.val for item in find_annotated(source)]
+    if not training:
         raise UsageError("the recipe names no [[data.train]] folder")
     pl.seed_everything(recipe.seed, workers=False, verbose=False)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads memory before writing it
-    module = TrainingModule(recipe)
-    trainer = _trainer(recipe, out, callbacks)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing here reads memory before writing it
+    module = TrainingModule(recipe, out / "pictures")
+    trainer = _trainer(recipe, out, validating=bool(validation))
+    views, wholes = _loader(recipe, training), DataLoader(WholeImages(validation), batch_size=None)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*num_workers.*")
-        trainer.fit(module, _loader(recipe, items), ckpt_path=checkpoint if resume and checkpoint.exists() else None, weights_only=True)
+        ready = checkpoint if resume and checkpoint.exists() else None
+        trainer.fit(module, views, wholes, ckpt_path=ready, weights_only=True)
     return checkpoint
 
 
@@ -55,7 +59,9 @@ def _claim(recipe: Recipe, out: Path, resumed: Path | None) -> None:
     if record.exists() and resumed is None:
         raise UsageError(f"{out}: already holds a run; continue it with --resume or choose another folder")
     if record.exists() and record.read_text(encoding="utf-8") != text:
-        raise UsageError(f"{out}: the run was started with another recipe (see {record}); resume it with the same one")
+        raise UsageError(
+            f"{out}: the run was started with another recipe (see {record}); resume it with the same one"
+        )
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
     record.write_text(text, encoding="utf-8")
 
@@ -83,20 +89,34 @@ def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def _trainer(recipe: Recipe, out: Path, callbacks: tuple[Callback, ...]) -> pl.Trainer:
+def _trainer(recipe: Recipe, out: Path, *, validating: bool) -> pl.Trainer:
     schedule = recipe.schedule
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    decay = schedule.average_decay
+    folder = out / "checkpoints"
+    callbacks: list[Callback] = [EMAWeightAveraging(decay=schedule.average_decay)]
+    if validating:
+        callbacks.append(
+            ModelCheckpoint(
+                folder, filename="best", monitor="val/mAP", mode="max", enable_version_counter=False
+            )
+        )
+    callbacks.append(
+        ModelCheckpoint(
+            folder,
+            filename="last",
+            every_n_epochs=1,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+    )
     return pl.Trainer(
         max_epochs=schedule.epochs,
         precision=schedule.precision,  # type: ignore[arg-type]
         gradient_clip_val=schedule.gradient_clip,
         logger=[CSVLogger(out, name="", version=""), TensorBoardLogger(out, name="", version="tensorboard")],
-        callbacks=[
-            EMAWeightAveraging(decay=decay),
-            ModelCheckpoint(out / "checkpoints", filename="last", save_top_k=1, every_n_epochs=1, enable_version_counter=False),
-            *callbacks,
-        ],
+        callbacks=callbacks,
+        check_val_every_n_epoch=schedule.validate_every,
+        limit_val_batches=1.0 if validating else 0,
         log_every_n_steps=schedule.steps_per_epoch,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
