@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from nuxel.image.find import find_images, refuse_collisions
+    from nuxel.cli.progress import progress_bar
     from nuxel.predict.files import Job, Reading, segment_files
     from nuxel.predict.model import Model, model_path
     from nuxel.predict.pipeline import DEFAULT_TILE, Options
@@ -55,20 +55,17 @@ def run(options: argparse.Namespace) -> int:
         tile_size=DEFAULT_TILE if options.tile_size is None else options.tile_size,
     )
     reading = Reading(options.channel, options.z, options.t, options.pixel_size)
-    refuse_collisions(find_images(options.inputs))
     model = Model(model_path(options.model), threads=options.threads, device=options.device)
     job = Job(model, options.out, chosen, reading, options.overwrite)
-    from nuxel.cli.progress import progress_bar
-
     with progress_bar() as advance:
         rows = segment_files(options.inputs, job, advance)
-    failed = [row for row in rows if row.status == "failed"]
-    for row in failed:
-        print(f"nuxel segment: {row.reason}", file=sys.stderr)
-    skipped = sum(row.status == "skipped" for row in rows)
+    failed, skipped = (sum(row.status == status for row in rows) for status in ("failed", "skipped"))
     nuclei = sum(row.nuclei or 0 for row in rows)
-    done = len(rows) - len(failed) - skipped
-    print(f"{done} done, {skipped} skipped, {len(failed)} failed; {nuclei} nuclei; see {options.out}", file=sys.stderr)
+    done = len(rows) - failed - skipped
+    print(
+        f"{done} done, {skipped} skipped, {failed} failed; {nuclei} nuclei; see {options.out}",
+        file=sys.stderr,
+    )
     return 1 if failed else 0
 
 

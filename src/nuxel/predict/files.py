@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from nuxel.export.table import write_table
 from nuxel.image.find import FoundImage, find_images, refuse_collisions
 from nuxel.image.image import Image
 from nuxel.image.normalise import normalise
+from nuxel.image.pixel_size import checked_pixel_size
 from nuxel.image.read import read_image
 from nuxel.measure.nuclei import measure_nuclei
 from nuxel.predict.model import Model
@@ -42,6 +43,10 @@ class Reading:
     z: int | str | None = None
     t: int | None = None
     pixel_size_um: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.pixel_size_um is not None:
+            checked_pixel_size(self.pixel_size_um)
 
 
 @dataclass(frozen=True)
@@ -62,16 +67,37 @@ class Products:
     def exist(self) -> bool:
         return all(path.is_file() for path in (self.labels, self.table, self.overlay))
 
+    def make_way(self) -> None:
+        """Make the folder, and take away the label image of an earlier result, which no longer vouches for it."""
+        try:
+            self.labels.parent.mkdir(parents=True, exist_ok=True)
+            self.labels.unlink(missing_ok=True)
+        except OSError as error:
+            raise NuxelError(
+                f"{self.labels}: cannot be written ({error.strerror}); choose another folder with --out"
+            ) from None
+
 
 @dataclass(frozen=True)
 class Job:
-    """A run of one model with one set of options over many files."""
+    """A run of one model with one set of options over many files.
+
+    Raises
+    ------
+    UsageError
+        If the tiles would be smaller than the network's stride.
+    """
 
     model: Model
     out: Path
     options: Options = field(default_factory=Options)
     reading: Reading = field(default_factory=Reading)
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        stride = self.model.card.stride
+        if self.options.tile_size < stride:
+            raise UsageError(f"the tile size must be at least {stride} pixels, got {self.options.tile_size}")
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -142,7 +168,7 @@ def _each(found: Sequence[FoundImage], job: Job) -> Iterator[SummaryRow]:
         except MemoryError:
             reason = f"{item.path}: not enough memory for an image of this size"
         except Exception as error:  # one image must never take the others down
-            reason = f"{item.path}: unexpected {type(error).__name__}: {error}"
+            reason = " ".join(f"{item.path}: unexpected {type(error).__name__}: {error}".split())
         else:
             continue
         yield SummaryRow(str(item.path), "failed", reason, seconds=time.perf_counter() - start)
@@ -152,12 +178,11 @@ def _segment_file(item: FoundImage, job: Job, start: float) -> SummaryRow:
     products = Products.of(item, job.out)
     fingerprint = _fingerprint(item.path, job)
     if not job.overwrite and products.exist() and (row := _previous(products.labels, fingerprint)):
-        return row
+        return replace(row, file=str(item.path))
     image = read_image(item.path, **asdict(job.reading))
     display = normalise(image.pixels)
     result = segment_normalised(display, job.model, job.options, image.pixel_size_um)
-    products.labels.parent.mkdir(parents=True, exist_ok=True)
-    products.labels.unlink(missing_ok=True)
+    products.make_way()
     table = measure_nuclei(
         result.nuclei, image.pixels, channel_names=image.channel_names, pixel_size_um=image.pixel_size_um
     )
@@ -170,12 +195,18 @@ def _segment_file(item: FoundImage, job: Job, start: float) -> SummaryRow:
 
 
 def _fingerprint(path: Path, job: Job) -> str:
+    """A hash of everything that decides the result."""
+    # what is no regular file is for the reader to refuse; opening a pipe would wait for ever
+    content = _file_hash(path) if path.is_file() else ""
+    return hashlib.sha256(json.dumps([content, job.parameters], sort_keys=True).encode()).hexdigest()
+
+
+def _file_hash(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise NuxelError(f"{path}: the file cannot be read ({error.strerror})") from None
-    return hashlib.sha256(json.dumps([content, job.parameters], sort_keys=True).encode()).hexdigest()
 
 
 def _previous(labels: Path, fingerprint: str) -> SummaryRow | None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nuxel.errors import NuxelError
 from nuxel.image.normalise import normalise
+from nuxel.image.pixel_size import checked_pixel_size
 from nuxel.image.read import read_image
 from nuxel.instances import Instances
 from nuxel.predict.model import DEFAULT_MODEL, Model, model_path
@@ -63,6 +64,8 @@ def segment(
     0
     """
     chosen = Options(**options)
+    if pixel_size_um is not None:
+        pixel_size_um = checked_pixel_size(pixel_size_um)
     network = _open(str(model_path(str(model))), threads, device)
     if isinstance(image, (str, PathLike)):
         read = read_image(Path(image), pixel_size_um=pixel_size_um, **(reading or {}))
