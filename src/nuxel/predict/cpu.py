@@ -22,5 +22,5 @@ def container_limit(version_2: Path = _CGROUP_2, version_1: tuple[Path, Path] = 
             version_2.read_text().split() if version_2.exists() else [p.read_text() for p in version_1]
         )
         return None if quota == "max" or int(quota) <= 0 else -(-int(quota) // int(period))
-    except (OSError, ValueError):
+    except (OSError, ValueError, ZeroDivisionError):
         return None

@@ -40,6 +40,7 @@ class Model:
 
     def __init__(self, path: Path | str, *, threads: int | None = None, device: str = "auto") -> None:
         self.path = Path(path)
+        providers = _providers(device)
         content = _read(self.path)
         self.sha256 = hashlib.sha256(content).hexdigest()
         self.threads = threads or available_cpus()
@@ -49,7 +50,7 @@ class Model:
         options.log_severity_level = 4
         options.enable_mem_pattern = False
         try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=_providers(device))
+            self._session = onnxruntime.InferenceSession(content, options, providers=providers)
         except Exception as error:  # ONNX Runtime has no common base for its errors
             raise NuxelError(
                 f"{self.path}: not an ONNX model, or a damaged one ({_first_line(error)})"
