@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nuxel.errors import UsageError
+from nuxel.errors import NuxelError, UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,10 @@ def run(options: argparse.Namespace) -> int:
     from nuxel.training.recipe import read_recipe
     from nuxel.training.train import train
 
-    checkpoint = train(read_recipe(options.recipe, options.set), options.out, resume=options.resume)
+    try:
+        checkpoint = train(read_recipe(options.recipe, options.set), options.out, resume=options.resume)
+    except NuxelError as error:  # a run either starts or does not: there is no input to go on with
+        raise UsageError(str(error)) from None
     print(
         f"trained: {checkpoint}; make a model file of it with: nuxel export-model {options.out} --out MODEL.onnx"
     )

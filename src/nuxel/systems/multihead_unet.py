@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nuxel.data.targets import TargetRule, multihead_targets
 from nuxel.decode.watershed import WatershedRule
-from nuxel.errors import NuxelError
+from nuxel.errors import UsageError
 from nuxel.losses.segmentation import cross_entropy, masked_smooth_l1, soft_dice
 from nuxel.nn.encoder import Encoder, load_imagenet_weights
 from nuxel.nn.multihead_unet import SubpixelHead, UNetDecoder
@@ -45,6 +45,13 @@ class NetworkConfig:
     depth: int = 4
     widths: tuple[int, ...] = (96, 48, 32)
 
+    def __post_init__(self) -> None:
+        if self.depth < 2 or len(self.widths) != self.depth - 1 or min(self.widths) < 1:
+            raise UsageError(
+                f"a U-Net has a depth of at least 2 and one positive width fewer than its depth, "
+                f"got depth {self.depth} and widths {list(self.widths)}"
+            )
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -64,10 +71,6 @@ class MultiheadUNetNetwork(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        if len(config.widths) != config.depth - 1:
-            raise NuxelError(
-                f"a U-Net of depth {config.depth} needs {config.depth - 1} widths, got {len(config.widths)}"
-            )
         self.encoder = Encoder(config.encoder, config.depth)
         if config.weights != "none":
             path = None if config.weights == "imagenet" else config.weights
@@ -97,6 +100,11 @@ class MultiheadUNet:
     context = "local"
     maps = MAPS
     diameters = (16.0, 44.0)
+
+    @property
+    def stride(self) -> int:
+        """The sides of the network's input are multiples of this."""
+        return 2**self.network.depth
 
     def build(self) -> MultiheadUNetNetwork:
         return MultiheadUNetNetwork(self.network)

@@ -6,7 +6,8 @@ of (seed, position).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch.nn import functional
 from torchvision.transforms.v2 import functional as v2
 
 from nuxel.data.targets import diameters
+from nuxel.errors import UsageError
 
 Rng = np.random.Generator
 
@@ -53,6 +55,19 @@ class Augmentation:
     blur_p: float = 0.3
     resolution_p: float = 0.15
     noise_p: float = 0.35
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if name.endswith("_p") and not 0 <= value <= 1:
+                raise UsageError(f"{name} is a probability and must lie between 0 and 1, got {value}")
+        for name in ("diameter_octaves", "stretch", "shear"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"{name} must be finite and not negative, got {getattr(self, name)}")
+        low, high = self.wide_range
+        if not (0 < self.diameter < math.inf and 0 < low <= high < math.inf):
+            raise UsageError(
+                f"diameters must be positive and in order, got {self.diameter} and {self.wide_range}"
+            )
 
 
 def random_view(

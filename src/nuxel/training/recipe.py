@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import tomllib
 import types
 import typing
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nuxel.data.dataset import Source
-from nuxel.errors import UsageError
+from nuxel.errors import NuxelError, UsageError
 from nuxel.systems.multihead_unet import MultiheadUNet
 from nuxel.training.augment import Augmentation
 
@@ -38,6 +39,8 @@ class Schedule:
         How groups are sampled: 1 as they come, 0 all alike.
     workers
         Processes that prepare samples; the samples are the same for any number.
+    precision
+        ``"32-true"``, or ``"16-mixed"`` or ``"bf16-mixed"`` on a GPU.
     """
 
     epochs: int = 50
@@ -54,6 +57,33 @@ class Schedule:
     balance: float = 0.5
     workers: int = 1
     precision: str = "32-true"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "steps_per_epoch", "batch", "crop", "validate_every"):
+            _require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
+        for name in (
+            "encoder_rate",
+            "decoder_rate",
+            "weight_decay",
+            "warmup_steps",
+            "gradient_clip",
+            "workers",
+        ):
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value >= 0, name, "not be negative", value)
+        _require(math.isfinite(self.balance), "balance", "be finite", self.balance)
+        _require(0 <= self.average_decay <= 1, "average_decay", "lie between 0 and 1", self.average_decay)
+        _require(
+            self.precision in _PRECISIONS, "precision", f"be one of {', '.join(_PRECISIONS)}", self.precision
+        )
+
+
+_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+
+
+def _require(met: bool, name: str, what: str, value: object) -> None:
+    if not met:
+        raise UsageError(f"{name} must {what}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -111,17 +141,25 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 def make_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """Check a recipe that is already a mapping."""
     name = raw.get("system")
-    if name not in SYSTEMS:
+    if not isinstance(name, str) or name not in SYSTEMS:
         raise UsageError(f"{where}: system must be one of {', '.join(SYSTEMS)}, got {name!r}")
     system_type = SYSTEMS[name]
     system_tables = {f.name for f in dataclasses.fields(system_type)}
     _known_keys(raw, {"system", "seed", *system_tables, *_TABLES}, where)
     seed = raw.get("seed", 0)
-    if not isinstance(seed, int) or seed < 0:
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise UsageError(f"{where}: seed must be a whole number >= 0, got {seed!r}")
-    tables: dict[str, Any] = {key: _build(kind, raw.get(key, {}), f"{where}: [{key}]") for key, kind in _TABLES.items()}
+    tables: dict[str, Any] = {
+        key: _build(kind, raw.get(key, {}), f"{where}: [{key}]") for key, kind in _TABLES.items()
+    }
     own = {key: raw[key] for key in system_tables if key in raw}
     system = _build(system_type, own, where)
+    stride, crop = system.stride, tables["schedule"].crop
+    if crop % stride or crop < 2 * stride:
+        raise UsageError(
+            f"{where}: [schedule] crop must be a multiple of the network's stride {stride} and at least "
+            f"{2 * stride}, got {crop}"
+        )
     return Recipe(system=system, seed=seed, raw=raw, **tables)
 
 
@@ -144,7 +182,10 @@ def _build(kind: type[T], values: object, where: str) -> T:
     ]
     if missing:
         raise UsageError(f"{where}: {', '.join(missing)} is missing")
-    return kind(**built)
+    try:
+        return kind(**built)
+    except NuxelError as error:
+        raise UsageError(f"{where}: {error}") from None
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
@@ -154,7 +195,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         if not isinstance(value, Sequence) or isinstance(value, str):
             raise UsageError(f"{where} must be a list, got {value!r}")
-        return tuple(_value(typing.get_args(hint)[0], item, where) for item in value)
+        inner = typing.get_args(hint)
+        if inner[-1] is not Ellipsis and len(value) != len(inner):
+            raise UsageError(f"{where} must be a list of {len(inner)}, got {value!r}")
+        return tuple(_value(inner[0], item, where) for item in value)
     if origin is dict:
         if not isinstance(value, Mapping):
             raise UsageError(f"{where} must be a table, got {value!r}")

@@ -4,66 +4,107 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from torch.utils.data import DataLoader
 
-from nuxel.data.dataset import Annotated, find_annotated
+from nuxel.data.dataset import Annotated, Source, find_annotated, read_annotated
 from nuxel.errors import UsageError
+from nuxel.export.atomic import replacing
+from nuxel.training.epoch_log import EpochLog
 from nuxel.training.module import TrainingModule
 from nuxel.training.recipe import Recipe
 from nuxel.training.samples import EpochSampler, RandomViews, Sample
-from nuxel.training.validate import WholeImages
+from nuxel.training.validate import Whole, WholeImages
 
 LAST = "last.ckpt"
+RECORD = "recipe.json"
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     """Train a recipe to its end and return the last checkpoint's path.
 
     The run folder holds ``recipe.json``, ``checkpoints/``, ``metrics.csv``, pictures and TensorBoard events. With
-    ``resume`` the run continues after its last finished epoch and ends with the same weights as an unbroken one.
+    ``resume`` the run continues after its last finished epoch (from its start if there is none) and ends with the
+    same weights as an unbroken one on the same machine with the same number of threads.
 
     Raises
     ------
     UsageError
         If ``out`` already holds a run and ``resume`` is not set, or the recipe differs from the run's.
+    NuxelError
+        If the annotated images cannot be used. Nothing has been started or written then.
     """
     checkpoint = out / "checkpoints" / LAST
-    _claim(recipe, out, checkpoint if resume else None)
-    training = [item for source in recipe.data.train for item in find_annotated(source)]
-    validation = [item for source in recipe.data.val for item in find_annotated(source)]
+    _check_folder(recipe, out, resume=resume)
+    training, validation = _annotated(recipe.data.train), _annotated(recipe.data.val)
     if not training:
         raise UsageError("the recipe names no [[data.train]] folder")
+    views = _loader(recipe, training)
+    for item in validation:
+        read_annotated(item)
     pl.seed_everything(recipe.seed, workers=False, verbose=False)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing here reads memory before writing it
     module = TrainingModule(recipe, out / "pictures")
+    _ = module.card  # fails now, not at the first validation, for a network that cannot be used
+    _write_record(recipe, out)
     trainer = _trainer(recipe, out, validating=bool(validation))
-    views, wholes = _loader(recipe, training), DataLoader(WholeImages(validation), batch_size=None)
+    wholes = DataLoader(WholeImages(validation), batch_size=None, collate_fn=_as_it_is)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*num_workers.*")
+        _quieten()
         ready = checkpoint if resume and checkpoint.exists() else None
-        trainer.fit(module, views, wholes, ckpt_path=ready, weights_only=True)
+        try:
+            trainer.fit(module, views, wholes, ckpt_path=ready, weights_only=True)
+        except SystemExit:  # what Lightning makes of Ctrl+C
+            raise KeyboardInterrupt from None
     return checkpoint
 
 
-def _claim(recipe: Recipe, out: Path, resumed: Path | None) -> None:
-    record = out / "recipe.json"
-    text = json.dumps(recipe.raw, indent=2, sort_keys=True) + "\n"
-    if record.exists() and resumed is None:
+def _annotated(sources: tuple[Source, ...]) -> list[Annotated]:
+    return [item for source in sources for item in find_annotated(source)]
+
+
+def _quieten() -> None:
+    """Ignore what Lightning says of choices that are made here on purpose, or of its own use of torch."""
+    for message in (
+        ".*does not have many workers.*",
+        ".*num_workers.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*isinstance.treespec, LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def _record(recipe: Recipe) -> str:
+    return json.dumps(recipe.raw, indent=2, sort_keys=True, default=str) + "\n"
+
+
+def _check_folder(recipe: Recipe, out: Path, *, resume: bool) -> None:
+    record = out / RECORD
+    if not record.exists():
+        return
+    if not resume:
         raise UsageError(f"{out}: already holds a run; continue it with --resume or choose another folder")
-    if record.exists() and record.read_text(encoding="utf-8") != text:
+    if record.read_text(encoding="utf-8") != _record(recipe):
         raise UsageError(
             f"{out}: the run was started with another recipe (see {record}); resume it with the same one"
         )
-    (out / "checkpoints").mkdir(parents=True, exist_ok=True)
-    record.write_text(text, encoding="utf-8")
+
+
+def _write_record(recipe: Recipe, out: Path) -> None:
+    try:
+        (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{out}: the run folder cannot be made ({error.strerror})") from None
+    with replacing(out / RECORD) as part:
+        part.write_text(_record(recipe), encoding="utf-8")
 
 
 def _loader(recipe: Recipe, items: list[Annotated]) -> DataLoader[Sample]:
@@ -85,6 +126,11 @@ def _loader(recipe: Recipe, items: list[Annotated]) -> DataLoader[Sample]:
     )
 
 
+def _as_it_is(whole: Whole) -> Whole:
+    """A loader would otherwise make tensors of the arrays, which the pipeline of prediction does not take."""
+    return whole
+
+
 def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
 
@@ -93,7 +139,14 @@ def _trainer(recipe: Recipe, out: Path, *, validating: bool) -> pl.Trainer:
     schedule = recipe.schedule
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     folder = out / "checkpoints"
-    callbacks: list[Callback] = [EMAWeightAveraging(decay=schedule.average_decay)]
+    callbacks: list[Callback] = [
+        EMAWeightAveraging(decay=schedule.average_decay),
+        EpochLog(out),
+        _RelocateCheckpoints(folder),
+    ]
+    watched = sys.stderr.isatty()
+    if watched:
+        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
     if validating:
         callbacks.append(
             ModelCheckpoint(
@@ -113,13 +166,35 @@ def _trainer(recipe: Recipe, out: Path, *, validating: bool) -> pl.Trainer:
         max_epochs=schedule.epochs,
         precision=schedule.precision,  # type: ignore[arg-type]
         gradient_clip_val=schedule.gradient_clip,
-        logger=[CSVLogger(out, name="", version=""), TensorBoardLogger(out, name="", version="tensorboard")],
+        logger=False,
+        enable_progress_bar=watched,
         callbacks=callbacks,
         check_val_every_n_epoch=schedule.validate_every,
         limit_val_batches=1.0 if validating else 0,
-        log_every_n_steps=schedule.steps_per_epoch,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         enable_model_summary=False,
         deterministic=True,
     )
+
+
+class _RelocateCheckpoints(Callback):
+    """Lets a run folder be moved: Lightning forgets the best score when a checkpoint names another folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = os.path.realpath(folder)
+
+    def on_load_checkpoint(
+        self,
+        trainer: pl.Trainer,  # noqa: ARG002
+        pl_module: pl.LightningModule,  # noqa: ARG002
+        checkpoint: dict[str, Any],
+    ) -> None:
+        for state in checkpoint["callbacks"].values():
+            if "dirpath" in state:
+                paths = {key: self._here(path) for key, path in state.items() if key.endswith("_model_path")}
+                best = {self._here(path): score for path, score in state["best_k_models"].items()}
+                state.update(paths, best_k_models=best, dirpath=self.folder)
+
+    def _here(self, path: str) -> str:
+        return os.path.join(self.folder, os.path.basename(path)) if path else path
