@@ -1,0 +1,511 @@
+"""Files in, products out: what is written, what is done again, and what one bad file does to the others."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from nuxel.errors import NuxelError, UsageError
+from nuxel.export.run_record import SummaryRow
+from nuxel.labels.read import read_labels
+from nuxel.predict import files
+from nuxel.predict.files import Job, Reading, segment_files
+from nuxel.predict.model import Model
+from nuxel.predict.pipeline import Options
+
+Save = Callable[..., Path]
+PRODUCTS = ("_labels.tif", "_nuclei.csv", "_overlay.png")
+
+
+@pytest.fixture(scope="module")
+def model(toy_model: Path) -> Model:
+    return Model(toy_model, threads=1, device="cpu")
+
+
+@pytest.fixture
+def job(model: Model, tmp_path: Path) -> Job:
+    return Job(model, tmp_path / "out", Options(scale=1))
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def statuses(rows: list[SummaryRow]) -> list[str]:
+    return [row.status for row in rows]
+
+
+class TestProducts:
+    def test_names_and_sub_folders(self, save_discs: Save, job: Job, tmp_path: Path) -> None:
+        save_discs("in/a.png")
+        save_discs("in/plate/deep/b.ome.tif")
+        segment_files([tmp_path / "in"], job)
+        expected = [f"{stem}{end}" for stem in ("a", "plate/deep/b") for end in PRODUCTS]
+        assert names_in(job.out) == sorted([*expected, "summary.csv", "run.json"])
+
+    def test_label_image(self, save_discs: Save, job: Job) -> None:
+        segment_files([save_discs("a.png", 5)], job)
+        with tifffile.TiffFile(job.out / "a_labels.tif") as file:
+            labels = file.asarray()
+            assert file.pages.first.dtype == np.int32
+        assert labels.shape == (96, 96)
+        assert np.unique(labels).tolist() == [0, 1, 2, 3, 4, 5]
+        assert read_labels(job.out / "a_labels.tif").dtype == np.int32
+
+    def test_the_pixel_size_is_written_and_multiplied_in(
+        self, save_discs: Save, job: Job, model: Model
+    ) -> None:
+        path = save_discs("a.png")
+        segment_files([path], dataclasses.replace(job, reading=Reading(pixel_size_um=0.5)))
+        with tifffile.TiffFile(job.out / "a_labels.tif") as file:
+            tags = file.pages.first.tags
+            per_cm, unit = tags["XResolution"].value, tags["ResolutionUnit"].value
+        assert per_cm[0] / per_cm[1] == pytest.approx(20000)
+        assert unit == 3
+        for row in read_csv(job.out / "a_nuclei.csv"):
+            assert float(row["area_um2"]) == pytest.approx(float(row["area"]) / 4, rel=1e-5)
+            assert float(row["perimeter_um"]) == pytest.approx(float(row["perimeter"]) / 2, rel=1e-5)
+        (summary,) = read_csv(job.out / "summary.csv")
+        assert float(summary["per_mm2"]) == pytest.approx(4 / (0.048**2), rel=1e-5)
+
+    def test_without_a_pixel_size_there_are_no_micrometres(self, save_discs: Save, job: Job) -> None:
+        segment_files([save_discs("a.png")], job)
+        columns = read_csv(job.out / "a_nuclei.csv")[0].keys()
+        assert not [name for name in columns if name.endswith(("_um", "_um2"))]
+        wanted = {
+            "label",
+            "centroid_y",
+            "x0",
+            "area",
+            "perimeter",
+            "major_axis",
+            "minor_axis",
+            "eccentricity",
+        }
+        wanted |= {"solidity", "mean_intensity", "min_intensity", "max_intensity", "score", "touches_edge"}
+        assert wanted <= columns
+        (summary,) = read_csv(job.out / "summary.csv")
+        assert summary["per_mm2"] == ""
+
+    def test_the_table_describes_the_label_image(self, save_discs: Save, job: Job) -> None:
+        segment_files([save_discs("a.png")], job)
+        labels = read_labels(job.out / "a_labels.tif")
+        for row in read_csv(job.out / "a_nuclei.csv"):
+            ys, xs = np.nonzero(labels == int(row["label"]))
+            assert len(ys) == int(row["area"])
+            assert float(row["centroid_y"]) == pytest.approx(ys.mean(), abs=1e-4)
+            assert (int(row["x0"]), int(row["x1"])) == (xs.min(), xs.max() + 1)
+            assert float(row["max_intensity"]) == 200  # of the file, not of what the network saw
+            assert 0.5 <= float(row["score"]) <= 1
+
+    def test_the_overlay_shows_the_image_with_outlines(self, save_discs: Save, job: Job) -> None:
+        path = save_discs("a.png")
+        segment_files([path], job)
+        overlay = np.asarray(Image.open(job.out / "a_overlay.png"))
+        assert overlay.shape == (96, 96, 3)
+        coloured = np.ptp(overlay, axis=2) > 0
+        labels = read_labels(job.out / "a_labels.tif")
+        assert coloured.any()
+        assert (labels[coloured] > 0).all()
+        assert len(np.unique(overlay[coloured], axis=0)) > 1
+
+    def test_summary_and_record(self, save_discs: Save, job: Job, model: Model) -> None:
+        path = save_discs("a.png", 9)
+        segment_files([path], job)
+        (row,) = read_csv(job.out / "summary.csv")
+        assert (row["file"], row["status"], row["reason"], row["nuclei"]) == (str(path), "done", "", "9")
+        area = np.count_nonzero(read_labels(job.out / "a_labels.tif"))
+        assert float(row["mean_area"]) == pytest.approx(area / 9, rel=1e-5)
+        assert float(row["per_megapixel"]) == pytest.approx(9e6 / 96**2, rel=1e-5)
+        assert float(row["scale"]) == 1
+        assert float(row["seconds"]) > 0
+        record = json.loads((job.out / "run.json").read_text())
+        assert record["model"] == {"file": "toy.onnx", "sha256": model.sha256, "title": "bright is nucleus"}
+        assert record["parameters"]["scale"] == 1
+        assert record["images"] == {"done": 1, "skipped": 0, "failed": 0}
+        assert record["threads"] == 1
+        assert "numpy" in record["packages"]
+
+    def test_the_competitions_layout(self, save_discs: Save, job: Job, tmp_path: Path) -> None:
+        save_discs("in/one/images/one.png")
+        for number in range(3):
+            save_discs(f"in/one/masks/{number}.png")
+        rows = segment_files([tmp_path / "in"], job)
+        assert [row.file for row in rows] == [str(tmp_path / "in/one/images/one.png")]
+        assert "one/images/one_labels.tif" in names_in(job.out)
+
+    def test_own_products_are_no_inputs(self, save_discs: Save, model: Model, tmp_path: Path) -> None:
+        save_discs("in/a.png")
+        job = Job(model, tmp_path / "in", Options(scale=1))
+        assert statuses(segment_files([tmp_path / "in"], job)) == ["done"]
+        assert statuses(segment_files([tmp_path / "in"], job)) == ["skipped"]
+
+    def test_progress_is_told_after_each(self, save_discs: Save, job: Job, tmp_path: Path) -> None:
+        for name in ("a", "b"):
+            save_discs(f"in/{name}.png")
+        told: list[tuple[int, int, str]] = []
+        segment_files([tmp_path / "in"], job, lambda done, total, row: told.append((done, total, row.status)))
+        assert told == [(1, 2, "done"), (2, 2, "done")]
+
+
+class TestUnusualImages:
+    def test_no_nuclei_is_an_empty_result(self, job: Job, tmp_path: Path) -> None:
+        Image.fromarray(np.zeros((40, 50), np.uint8)).save(tmp_path / "black.png")
+        (row,) = segment_files([tmp_path / "black.png"], job)
+        assert (row.status, row.nuclei, row.mean_area) == ("done", 0, None)
+        labels = read_labels(job.out / "black_labels.tif")
+        assert labels.shape == (40, 50)
+        assert not labels.any()
+        text = (job.out / "black_nuclei.csv").read_text()
+        assert text.startswith("label,")
+        assert text.count("\n") == 1
+
+    def test_every_pixel_one_nucleus(self, job: Job, tmp_path: Path) -> None:
+        image = np.full((40, 50), 255, np.uint8)
+        image[5::10, 5::10] = 0  # specks, so that there is a contrast; the mean of 3 x 3 pixels stays bright
+        Image.fromarray(image).save(tmp_path / "full.png")
+        (row,) = segment_files([tmp_path / "full.png"], job)
+        assert (row.status, row.nuclei, row.mean_area) == ("done", 1, 2000)
+        assert (read_labels(job.out / "full_labels.tif") == 1).all()
+        (nucleus,) = read_csv(job.out / "full_nuclei.csv")
+        assert nucleus["touches_edge"] == "1"
+
+    @pytest.mark.parametrize("shape", [(1, 1), (1, 37), (23, 1)])
+    def test_slivers(self, job: Job, tmp_path: Path, shape: tuple[int, int]) -> None:
+        Image.fromarray(np.full(shape, 9, np.uint8)).save(tmp_path / "sliver.png")
+        (row,) = segment_files([tmp_path / "sliver.png"], dataclasses.replace(job, options=Options()))
+        assert row.status == "done"
+        assert row.nuclei in (0, 1)
+        assert read_labels(job.out / "sliver_labels.tif").shape == shape
+
+
+class TestFailures:
+    def test_a_bad_file_is_named_and_the_others_are_done(
+        self, save_discs: Save, job: Job, tmp_path: Path
+    ) -> None:
+        save_discs("in/a.png")
+        (tmp_path / "in" / "b.png").write_bytes(b"")
+        (tmp_path / "in" / "c.png").write_text("hello")
+        (tmp_path / "in" / "d.tif").write_bytes(save_discs("d.tif").read_bytes()[:200])
+        save_discs("in/e.png")
+        rows = segment_files([tmp_path / "in"], job)
+        assert statuses(rows) == ["done", "failed", "failed", "failed", "done"]
+        for row in rows[1:4]:
+            assert row.reason.startswith(row.file)
+            assert "\n" not in row.reason
+        listed = read_csv(job.out / "summary.csv")
+        assert [(row["status"], row["reason"]) for row in listed] == [(r.status, r.reason) for r in rows]
+        assert [name for name in names_in(job.out) if name.startswith(("b", "c", "d"))] == []
+        assert json.loads((job.out / "run.json").read_text())["images"]["failed"] == 3
+
+    def test_a_format_for_which_there_is_no_reader(self, job: Job, tmp_path: Path) -> None:
+        (tmp_path / "in" / "s.zarr").mkdir(parents=True)
+        (tmp_path / "in" / "s.svs").write_bytes(b"II*\x00")
+        (tmp_path / "in" / "t.nd2").write_bytes(b"x")
+        with pytest.raises(UsageError, match="both write"):
+            segment_files([tmp_path / "in"], job)
+        (tmp_path / "in" / "s.svs").rename(tmp_path / "in" / "u.svs")
+        rows = segment_files([tmp_path / "in"], job)
+        for row, form in zip(rows, ("OME-Zarr", "Nikon ND2", "Aperio SVS"), strict=True):
+            assert form in row.reason
+            assert "no reader" in row.reason
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+    def test_a_pipe_is_not_waited_for(self, job: Job, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe.png")
+        (row,) = segment_files([tmp_path / "pipe.png"], job)
+        assert "not a regular file" in row.reason
+
+    def test_an_unreadable_file(
+        self, save_discs: Save, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        save_discs("in/a.png")
+        save_discs("in/b.png")
+        opened = Path.open
+
+        def refuse(self: Path, *args: object, **kwargs: object) -> object:
+            if self.name == "a.png":
+                raise PermissionError(errno.EACCES, "Permission denied", str(self))
+            return opened(self, *args, **kwargs)
+
+        monkeypatch.setattr(Path, "open", refuse)  # root may read everything, so the system will not refuse
+        rows = segment_files([tmp_path / "in"], job)
+        assert statuses(rows) == ["failed", "done"]
+        assert rows[0].reason == f"{tmp_path / 'in' / 'a.png'}: the file cannot be read (Permission denied)"
+
+    def test_the_unexpected_is_one_line_too(
+        self, save_discs: Save, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        save_discs("in/a.png")
+        save_discs("in/b.png")
+        read = files.read_image
+
+        def fail(path: Path, **reading: object) -> object:
+            if path.name == "a.png":
+                raise RuntimeError("first line\nsecond line")
+            return read(path, **reading)
+
+        monkeypatch.setattr(files, "read_image", fail)
+        rows = segment_files([tmp_path / "in"], job)
+        assert statuses(rows) == ["failed", "done"]
+        assert rows[0].reason == f"{rows[0].file}: unexpected RuntimeError: first line second line"
+
+    def test_out_of_memory_stops_one_image(
+        self, save_discs: Save, job: Job, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object, **__: object) -> object:
+            raise MemoryError
+
+        monkeypatch.setattr(files, "segment_normalised", fail)
+        (row,) = segment_files([save_discs("a.png")], job)
+        assert row.reason == f"{row.file}: not enough memory for an image of this size"
+
+    @pytest.mark.parametrize("end", PRODUCTS)
+    def test_disk_full_leaves_no_result_that_would_be_skipped(
+        self, save_discs: Save, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+    ) -> None:
+        path = save_discs("a.png")
+        assert statuses(segment_files([path], job)) == ["done"]
+        again = dataclasses.replace(job, overwrite=True)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "replace", _full_for(end))
+            (row,) = segment_files([path], again)
+        assert row.status == "failed"
+        assert "cannot be written (No space left on device); free space" in row.reason
+        assert not (job.out / "a_labels.tif").exists()
+        assert not [name for name in names_in(job.out) if name.startswith(".")]
+        assert statuses(segment_files([path], job)) == ["done"]
+
+    def test_a_full_disk_at_the_summary(
+        self, save_discs: Save, job: Job, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "replace", _full_for("summary.csv"))
+        with pytest.raises(NuxelError, match=r"summary\.csv: cannot be written \(No space left on device\)"):
+            segment_files([save_discs("a.png")], job)
+
+    def test_a_file_in_the_way_of_a_sub_folder(self, save_discs: Save, job: Job, tmp_path: Path) -> None:
+        save_discs("in/plate/a.png")
+        save_discs("in/b.png")
+        job.out.mkdir()
+        (job.out / "plate").write_text("in the way")
+        rows = segment_files([tmp_path / "in"], job)
+        assert statuses(rows) == ["done", "failed"]
+        assert "a_labels.tif: cannot be written (" in rows[1].reason
+
+    def test_a_folder_in_the_way_of_a_product(self, save_discs: Save, job: Job) -> None:
+        (job.out / "a_labels.tif").mkdir(parents=True)
+        (row,) = segment_files([save_discs("a.png")], job)
+        assert "a_labels.tif: cannot be written (" in row.reason
+
+
+def _full_for(end: str) -> Callable[[Path, Path], None]:
+    """``os.replace`` on a disk that has no room for one file."""
+    move = os.replace
+
+    def refuse(source: Path, target: Path) -> None:
+        if str(target).endswith(end):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        move(source, target)
+
+    return refuse
+
+
+class TestRefusedBeforeAnythingIsWritten:
+    def test_two_inputs_with_one_output(self, save_discs: Save, job: Job) -> None:
+        inputs = [save_discs("a.png"), save_discs("a.tif")]
+        with pytest.raises(UsageError, match=r"a\.png and .*a\.tif would both write"):
+            segment_files(inputs, job)
+        assert not job.out.exists()
+
+    def test_the_same_name_in_two_folders(self, save_discs: Save, job: Job, tmp_path: Path) -> None:
+        save_discs("x/a.png")
+        save_discs("y/a.png")
+        with pytest.raises(UsageError, match="both write"):
+            segment_files([tmp_path / "x", tmp_path / "y"], job)
+        assert not job.out.exists()
+
+    def test_no_input(self, job: Job, tmp_path: Path) -> None:
+        (tmp_path / "empty").mkdir()
+        for inputs in ([], [tmp_path / "empty"], [tmp_path / "absent.png"], [str(tmp_path / "*.png")]):
+            with pytest.raises(UsageError):
+                segment_files(inputs, job)
+        assert not job.out.exists()
+
+    def test_an_output_folder_that_is_a_file(self, save_discs: Save, job: Job) -> None:
+        job.out.write_text("in the way")
+        with pytest.raises(UsageError, match=r"out: the output folder cannot be written \(File exists\)"):
+            segment_files([save_discs("a.png")], job)
+
+    def test_an_output_folder_below_a_file(self, save_discs: Save, job: Job) -> None:
+        path = save_discs("a.png")
+        with pytest.raises(UsageError, match="the output folder cannot be written"):
+            segment_files([path], dataclasses.replace(job, out=path / "out"))
+
+    def test_an_output_folder_that_refuses(
+        self, save_discs: Save, job: Job, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(self: Path, *_: object, **__: object) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+        monkeypatch.setattr(Path, "touch", refuse)
+        with pytest.raises(UsageError, match="Read-only file system"):
+            segment_files([save_discs("a.png")], job)
+
+    def test_tiles_below_the_stride(self, model: Model, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="the tile size must be at least 16 pixels, got 15"):
+            Job(model, tmp_path, Options(tile_size=15))
+
+    @pytest.mark.parametrize("size", [0, -1, float("nan")])
+    def test_an_impossible_pixel_size(self, size: float) -> None:
+        with pytest.raises(UsageError, match="pixel size must be a positive number"):
+            Reading(pixel_size_um=size)
+
+
+class TestSecondRun:
+    @pytest.fixture
+    def path(self, save_discs: Save, job: Job) -> Path:
+        path = save_discs("a.png")
+        assert statuses(segment_files([path], job)) == ["done"]
+        return path
+
+    def test_skips_what_is_done(self, path: Path, job: Job) -> None:
+        before = {name: (job.out / name).stat().st_mtime_ns for name in names_in(job.out) if name[0] == "a"}
+        (row,) = segment_files([path], job)
+        assert (row.status, row.reason, row.nuclei, row.seconds) == ("skipped", "done before", 4, 0)
+        after = {name: (job.out / name).stat().st_mtime_ns for name in before}
+        assert after == before
+
+    def test_the_row_names_the_input_as_it_is_named_now(
+        self, path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(path.parent)
+        (row,) = segment_files(["a.png"], job)
+        assert (row.status, row.file) == ("skipped", "a.png")
+
+    def test_other_bytes(self, path: Path, job: Job, save_discs: Save) -> None:
+        save_discs("a.png", 9)
+        (row,) = segment_files([path], job)
+        assert (row.status, row.nuclei) == ("done", 9)
+
+    def test_another_model(self, path: Path, job: Job, make_toy_model: Save) -> None:
+        other = Model(make_toy_model(title="another"), threads=1)
+        assert statuses(segment_files([path], dataclasses.replace(job, model=other))) == ["done"]
+
+    @pytest.mark.parametrize(
+        "change", [{"threshold": 0.6}, {"min_area": 3}, {"scale": 2.0}, {"scale": None, "diameter": 14.0}]
+    )
+    def test_another_parameter(self, path: Path, job: Job, change: dict[str, float]) -> None:
+        changed = dataclasses.replace(job, options=dataclasses.replace(job.options, **change))
+        assert statuses(segment_files([path], changed)) == ["done"]
+        assert statuses(segment_files([path], changed)) == ["skipped"]
+        assert statuses(segment_files([path], job)) == ["done"]
+
+    def test_another_reading(self, path: Path, job: Job) -> None:
+        changed = dataclasses.replace(job, reading=Reading(pixel_size_um=0.5))
+        assert statuses(segment_files([path], changed)) == ["done"]
+
+    def test_another_version_of_nuxel(self, path: Path, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(files, "__version__", "99.0")
+        assert statuses(segment_files([path], job)) == ["done"]
+
+    def test_tiles_and_threads_change_no_result(self, path: Path, job: Job, toy_model: Path) -> None:
+        changed = Job(Model(toy_model, threads=2), job.out, Options(scale=1, tile_size=32))
+        assert statuses(segment_files([path], changed)) == ["skipped"]
+
+    @pytest.mark.parametrize("end", PRODUCTS)
+    def test_a_missing_product(self, path: Path, job: Job, end: str) -> None:
+        (job.out / f"a{end}").unlink()
+        assert statuses(segment_files([path], job)) == ["done"]
+        assert (job.out / f"a{end}").is_file()
+
+    @pytest.mark.parametrize("content", [b"", b"II*\x00 and then nothing", b"labels"])
+    def test_a_label_image_that_does_not_vouch(self, path: Path, job: Job, content: bytes) -> None:
+        (job.out / "a_labels.tif").write_bytes(content)
+        assert statuses(segment_files([path], job)) == ["done"]
+
+    def test_a_label_image_of_another_hand(self, path: Path, job: Job) -> None:
+        tifffile.imwrite(job.out / "a_labels.tif", np.zeros((96, 96), np.int32), description="{}")
+        assert statuses(segment_files([path], job)) == ["done"]
+
+    def test_overwrite(self, path: Path, job: Job) -> None:
+        assert statuses(segment_files([path], dataclasses.replace(job, overwrite=True))) == ["done"]
+
+
+SLOW_RUN = """
+import sys, time
+from pathlib import Path
+from nuxel.export import atomic
+from nuxel.predict import files
+from nuxel.predict.model import Model
+from nuxel.predict.pipeline import Options
+
+replace = atomic.os.replace
+def slow(part, target):  # so that the kill falls while a file stands half written beside its name
+    if Path(target).name.startswith("c_labels"):
+        Path(part).write_bytes(Path(part).read_bytes()[:100])
+        print("now", flush=True)
+        time.sleep(60)
+    replace(part, target)
+atomic.os.replace = slow
+files.segment_files([sys.argv[1]], files.Job(Model(sys.argv[2], threads=1), Path(sys.argv[3]), Options(scale=1)))
+"""
+
+
+def test_a_killed_run_leaves_no_half_file_and_is_continued(
+    save_discs: Save, job: Job, toy_model: Path, tmp_path: Path
+) -> None:
+    for name in "abcd":
+        save_discs(f"in/{name}.png")
+    arguments = [sys.executable, "-c", SLOW_RUN, tmp_path / "in", toy_model, job.out]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE) as run:
+        assert run.stdout
+        assert run.stdout.readline() == b"now\n"
+        run.send_signal(signal.SIGKILL)
+        run.wait(30)
+    visible = [name for name in names_in(job.out) if not name.startswith(".")]
+    assert visible == sorted(
+        [f"{n}{end}" for n in "ab" for end in PRODUCTS] + ["c_nuclei.csv", "c_overlay.png"]
+    )
+    for name in visible:
+        if name.endswith(".tif"):
+            assert read_labels(job.out / name).max() == 4
+        elif name.endswith(".png"):
+            Image.open(job.out / name).load()
+        else:
+            assert len(read_csv(job.out / name)) == 4
+    started = time.time()
+    rows = segment_files([tmp_path / "in"], job)
+    assert statuses(rows) == ["skipped", "skipped", "done", "done"]
+    assert time.time() - started < 60
+    assert [row.nuclei for row in rows] == [4, 4, 4, 4]
+
+
+def test_a_run_that_is_interrupted_records_what_it_did(save_discs: Save, job: Job, tmp_path: Path) -> None:
+    for name in "ab":
+        save_discs(f"in/{name}.png")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        segment_files([tmp_path / "in"], job, interrupt)
+    assert [row["status"] for row in read_csv(job.out / "summary.csv")] == ["done"]
