@@ -5,6 +5,7 @@ Source: multi-head U-Net paper, section 5.3.1: the markers are the shrunk nuclei
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy import ndimage
 from skimage.segmentation import watershed
 
 from nuxel.instances import Instances
+from nuxel.labels.runs import find_runs
 
 Labels = NDArray[np.int32]
 
@@ -54,85 +56,96 @@ def decode_watershed(maps: NDArray[np.uint8], rule: WatershedRule) -> Instances:
 
     Returns
     -------
-    The nuclei, numbered from the top; the score of each is its mean nucleus probability. Every nucleus is one
-    4-connected region; holes that lie inside one nucleus are filled.
+    The nuclei, numbered in the order of their first pixel, row by row; the score of each is its mean nucleus
+    probability. Every nucleus is one 4-connected region; holes that lie inside one nucleus are filled.
+
+    Examples
+    --------
+    >>> nucleus = [[255, 255, 255, 0, 153, 153]]
+    >>> shrunk = [[255, 0, 255, 0, 0, 0]]
+    >>> touching = [[0, 255, 0, 0, 0, 0]]
+    >>> maps = np.array([nucleus, shrunk, touching], np.uint8)
+    >>> nuclei = decode_watershed(maps, WatershedRule(min_marker_area=1, min_area=1))
+    >>> nuclei.labels.tolist(), [round(score, 3) for score in nuclei.scores.tolist()]
+    ([[1, 1, 2, 0, 3, 3]], [1.0, 1.0, 0.6])
     """
     nucleus, shrunk, touching = maps
-    foreground = nucleus >= np.uint8(np.ceil(rule.threshold * 255))
-    clumps = ndimage.label(foreground)[0]
-    level = int(rule.marker_threshold * 255)
-    core = foreground & (shrunk > level)
-    core &= (shrunk - np.minimum(shrunk, touching)) > level
-    labels = _grow(clumps, _markers(core, rule.min_marker_area), maps)
+    clumps = ndimage.label(nucleus >= math.ceil(rule.threshold * 255))[0]
+    seeds = shrunk - np.minimum(shrunk, touching) > math.floor(rule.marker_threshold * 255)
+    seeds &= clumps > 0
+    labels = _split(clumps, _markers(seeds, rule.min_marker_area), maps)
     _fill_holes(labels)
     return _keep(labels, nucleus, rule)
 
 
-def _markers(core: NDArray[np.bool_], min_area: int) -> Labels:
-    """Number the connected parts of ``core``, those below ``min_area`` left out."""
-    markers, count = ndimage.label(core)
-    areas = np.bincount(markers.ravel(), minlength=count + 1)
-    number = np.zeros(count + 1, np.int32)
-    kept = np.flatnonzero(areas[1:] >= min_area) + 1
-    number[kept] = np.arange(1, len(kept) + 1)
-    numbered: Labels = number[markers]
-    return numbered
+def _markers(seeds: NDArray[np.bool_], min_area: int) -> Labels:
+    """Number the connected parts of ``seeds``, those below ``min_area`` left out; numbers may be skipped."""
+    markers: Labels = ndimage.label(seeds)[0]
+    pixels = np.flatnonzero(seeds)
+    numbers = markers.flat[pixels]
+    markers.flat[pixels[np.bincount(numbers)[numbers] < min_area]] = 0
+    return markers
 
 
-def _grow(clumps: Labels, markers: Labels, maps: NDArray[np.uint8]) -> Labels:
-    """One label a nucleus: clumps with one marker or none are whole nuclei, only the others need flooding."""
-    count = int(clumps.max(initial=0))
-    marked = np.flatnonzero(markers)
-    pairs = np.unique(np.stack([clumps.flat[marked], markers.flat[marked]]), axis=1)
-    split = np.zeros(count + 1, bool)
-    split[np.flatnonzero(np.bincount(pairs[0], minlength=count + 1) > 1)] = True
-    if not split.any():
+def _split(clumps: Labels, markers: Labels, maps: NDArray[np.uint8]) -> Labels:
+    """Flood the clumps that hold several markers, in place: one label a nucleus.
+
+    Clumps with one marker or none are whole nuclei. What a clump becomes depends on nothing outside of it, so each
+    is flooded in its own box.
+    """
+    pixels = np.flatnonzero(markers)
+    if not pixels.size:
         return clumps
-    inside = split[clumps]
-    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-    window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    inside = inside[window]
-    nucleus, shrunk, touching = (m[window].astype(np.int16) for m in maps)
-    flooded = watershed(touching - shrunk - nucleus, np.where(inside, markers[window], 0), mask=inside)
-    labels = clumps.copy()
-    labels[window][inside] = flooded[inside] + count
-    return labels
+    clump_of = np.zeros(int(markers.max()) + 1, np.int32)
+    clump_of[markers.flat[pixels]] = clumps.flat[pixels]
+    markers_in = np.bincount(clump_of)
+    markers_in[0] = 0
+    count = int(clumps.max())
+    boxes = ndimage.find_objects(clumps) if (markers_in > 1).any() else []
+    for clump in np.flatnonzero(markers_in > 1):
+        box = boxes[clump - 1]
+        inside = clumps[box] == clump
+        nucleus, shrunk, touching = (part[box].astype(np.int16) for part in maps)
+        flooded = watershed(touching - shrunk - nucleus, np.where(inside, markers[box], 0), mask=inside)
+        clumps[box][inside] = flooded[inside] + count
+    return clumps
 
 
 def _fill_holes(labels: Labels) -> None:
-    """Give background regions that are enclosed by a single nucleus to it, in place."""
-    gaps, count = ndimage.label(labels == 0)
-    if count < 2:
-        return
-    low = np.full(count + 1, np.iinfo(np.int32).max, np.int32)
-    high = np.zeros(count + 1, np.int32)
-    for axis in (0, 1):
-        one, two = np.moveaxis(labels, axis, 0)[:-1], np.moveaxis(labels, axis, 0)[1:]
-        gap_one, gap_two = np.moveaxis(gaps, axis, 0)[:-1], np.moveaxis(gaps, axis, 0)[1:]
-        for gap, other, border in (
-            (gap_one, two, (one == 0) & (two > 0)),
-            (gap_two, one, (two == 0) & (one > 0)),
-        ):
-            np.minimum.at(low, gap[border], other[border])
-            np.maximum.at(high, gap[border], other[border])
+    """Give each 4-connected background region that borders on one nucleus only, and not on the image's edge, to it."""
+    empty = labels == 0
+    gaps, count = ndimage.label(empty)
+    lowest = np.full(count + 1, np.iinfo(np.int32).max, np.int32)
+    highest = np.zeros(count + 1, np.int32)
+    nuclei_flat, gaps_flat, empty_flat = labels.ravel(), gaps.ravel(), empty.ravel()
+    # Neighbours in the flat image are neighbours in the image, but for those at the two ends of a row change; a gap
+    # there lies on the edge, which excludes it below.
+    for step in (1, labels.shape[1]):
+        here = np.flatnonzero(empty_flat[step:] != empty_flat[:-step])
+        gap = gaps_flat[here] + gaps_flat[here + step]
+        nucleus = nuclei_flat[here] + nuclei_flat[here + step]
+        np.minimum.at(lowest, gap, nucleus)
+        np.maximum.at(highest, gap, nucleus)
     for edge in (gaps[0], gaps[-1], gaps[:, 0], gaps[:, -1]):
-        high[edge] = -1
-    fill = np.where(low == high, low, 0)
-    fill[0] = 0
-    holes = (gaps > 0) & (fill[gaps] > 0)
-    labels[holes] = fill[gaps[holes]]
+        highest[edge] = 0
+    fill = np.where(lowest == highest, lowest, 0)
+    if fill.any():
+        labels += fill[gaps]
 
 
 def _keep(labels: Labels, nucleus: NDArray[np.uint8], rule: WatershedRule) -> Instances:
     """Drop what is too small or too faint, and number the rest in the order of their first pixel."""
-    flat = labels.ravel()
-    areas = np.bincount(flat)
-    score = np.bincount(flat, weights=nucleus.ravel()) / np.maximum(areas, 1) / 255
-    kept = (areas >= rule.min_area) & (areas > 0) & (score >= rule.min_score)
+    runs = find_runs(labels)
+    lengths = runs.stop - runs.start
+    sums = np.add.reduceat(nucleus.ravel(), runs.row * labels.shape[1] + runs.start, dtype=np.int64)
+    areas = np.bincount(runs.value, weights=lengths)
+    scores = np.bincount(runs.value, weights=sums) / np.maximum(areas, 1) / 255
+    kept = (areas >= max(rule.min_area, 1)) & (scores >= rule.min_score)
     kept[0] = False
-    present, first = np.unique(flat, return_index=True)
-    chosen = kept[present]
-    order = present[chosen][np.argsort(first[chosen])]
+    present, first = np.unique(runs.value, return_index=True)
+    order = present[np.argsort(first)]
+    order = order[kept[order]]
     number = np.zeros(len(areas), np.int32)
     number[order] = np.arange(1, len(order) + 1)
-    return Instances(number[labels], score[order].astype(np.float32))
+    numbered = np.repeat(number[runs.value], lengths).reshape(labels.shape)
+    return Instances(numbered, scores[order].astype(np.float32))

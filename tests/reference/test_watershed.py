@@ -1,0 +1,85 @@
+"""The decoder against the plain way to write it: the whole image at once, one nucleus at a time."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+from scipy import ndimage
+from skimage.measure import label
+from skimage.segmentation import watershed
+
+from nuxel.data.targets import TargetRule, multihead_targets
+from nuxel.decode.watershed import WatershedRule, decode_watershed
+
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+def plain_decode(maps, rule):
+    nucleus, shrunk, touching = maps.astype(float) / 255
+    foreground = nucleus >= rule.threshold
+    markers = label((shrunk - touching > rule.marker_threshold) & foreground, connectivity=1)
+    for number in range(1, markers.max() + 1):
+        if (markers == number).sum() < rule.min_marker_area:
+            markers[markers == number] = 0
+    clumps = label(foreground, connectivity=1)
+    for number in range(1, clumps.max() + 1):
+        if not markers[clumps == number].any():
+            markers[clumps == number] = markers.max() + 1
+    elevation = maps[2].astype(float) - maps[1] - maps[0]
+    labels = watershed(elevation, markers, mask=foreground)
+    gaps = label(labels == 0, connectivity=1)
+    filled = labels.copy()
+    for gap in range(1, gaps.max() + 1):
+        mask = gaps == gap
+        around = labels[ndimage.binary_dilation(mask) & ~mask]
+        at_edge = mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any()
+        if not at_edge and len(set(around)) == 1:
+            filled[mask] = around[0]
+    result, scores = np.zeros_like(labels), []
+    for number in dict.fromkeys(filled[filled > 0].tolist()):
+        mask = filled == number
+        if mask.sum() >= rule.min_area and nucleus[mask].mean() >= rule.min_score:
+            scores.append(nucleus[mask].mean())
+            result[mask] = len(scores)
+    return result, scores
+
+
+def assert_equal_to_plain(maps, rule):
+    found = decode_watershed(maps, rule)
+    labels, scores = plain_decode(maps, rule)
+    np.testing.assert_array_equal(found.labels, labels)
+    np.testing.assert_allclose(found.scores, scores, rtol=1e-6)
+
+
+LEVELS = st.sampled_from([0, 40, 127, 128, 140, 255])
+
+
+@given(
+    arrays(np.uint8, st.tuples(st.just(3), st.integers(1, 10), st.integers(1, 10)), elements=LEVELS),
+    st.integers(1, 3),
+)
+@settings(max_examples=150, deadline=None)
+def test_equal_to_the_plain_way_on_noise(maps, min_marker_area):
+    assert_equal_to_plain(maps, WatershedRule(min_marker_area=min_marker_area, min_area=2))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_equal_to_the_plain_way_on_smooth_maps(seed):
+    rng = np.random.default_rng(seed)
+    smooth = np.stack([ndimage.gaussian_filter(rng.standard_normal((60, 70)), sigma) for sigma in (3, 2, 1)])
+    maps = np.clip(128 + smooth / smooth.std((1, 2), keepdims=True) * 70 + [[[40]], [[0]], [[-60]]], 0, 255)
+    assert_equal_to_plain(maps.astype(np.uint8), WatershedRule())
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
+@pytest.mark.parametrize("name", ["dsb2018/labels/693bc6458127.png", "tnbc/labels/06_2.png"])
+def test_equal_to_the_plain_way_on_soft_maps_of_real_nuclei(name):
+    labels = np.asarray(Image.open(DATA / name)).astype(np.int32)[:256, :256]
+    drawn = multihead_targets(labels, TargetRule())[:3]
+    noise = np.random.default_rng(0).normal(0, 0.05, drawn.shape)
+    soft = np.stack([ndimage.gaussian_filter(one, 1) for one in drawn]) + noise
+    assert_equal_to_plain(np.rint(np.clip(soft, 0, 1) * 255).astype(np.uint8), WatershedRule())
