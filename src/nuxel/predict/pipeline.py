@@ -83,14 +83,17 @@ def segment_normalised(
     image: NDArray[np.uint8], network: Network, options: Options, pixel_size_um: float | None = None
 ) -> Segmented:
     """Find the nuclei of a normalised image ``(H, W, 3)`` uint8."""
-    size = _size(image, network, options, pixel_size_um)
+    size = choose_size(image, network, options, pixel_size_um)
     view = ScaledImage(image, size.scale)
     maps = run_network(view, network, options.tile_size)
     nuclei = decode_maps(maps, view.full_shape, network.card, options)
     return Segmented(nuclei, size)
 
 
-def _size(image: NDArray[np.uint8], network: Network, options: Options, pixel_size_um: float | None) -> Size:
+def choose_size(
+    image: NDArray[np.uint8], network: Network, options: Options, pixel_size_um: float | None = None
+) -> Size:
+    """The scale to run an image at: as the user says, or as its nuclei ask for."""
     if options.scale is not None:
         return Size(None, options.scale)
     comfortable = network.card.diameters

@@ -17,13 +17,15 @@ Network = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 REFERENCE_DIAMETER = 16.0
 """Diameter in pixels at which the size map is zero."""
 
-LADDER = (1.0, 0.25)
-"""Scales of the coarse pass: between them they see nuclei from 6 to several hundred pixels across."""
+UNBIASED = 20.0
+"""Diameter in pixels at which the network's estimate is right; it draws larger and smaller ones towards it."""
 
+_TRUSTED = (16.0, 26.0)
+_SCALES = (1 / 32, 2.0)
+_LEAST_SIDE = 16
+_LEAST_EVIDENCE = 20
 _WINDOW = 256
 _WINDOWS = 2
-_RELIABLE = (7.0, 90.0)
-_LEAST_EVIDENCE = 40.0
 _USUAL_UM = 8.0
 _PLAUSIBLE_UM = (2.5, 60.0)
 _LARGEST_SCALE = 4.0
@@ -50,9 +52,10 @@ def estimate_diameter(
 ) -> float | None:
     """The median diameter of the nuclei in pixels, each pixel of a nucleus having one vote.
 
-    The network looks at a few windows at each scale of a ladder and predicts the diameter at every pixel; the scale
-    at which the larger part of the view is nucleus of a size that it can judge decides. With a known pixel size, a
-    diameter that no nucleus has (below 2.5 or above 60 um) gives way to the usual 8 um.
+    The network looks at a few windows and predicts the diameter at every pixel of a nucleus. Its estimates are drawn
+    towards the sizes it was trained on most, so the view is halved or doubled until they are near the size where it is
+    right. With a known pixel size, a diameter that no nucleus has (below 2.5 or above 60 um) gives way to the usual
+    8 um.
 
     Parameters
     ----------
@@ -67,31 +70,50 @@ def estimate_diameter(
     -------
     Pixels; None where no nucleus was seen and the pixel size is unknown.
     """
-    found = [_look(ScaledImage(image, scale), network, stride, scale) for scale in LADDER]
-    coverage, diameter = max(found, key=lambda view: view[0])
+    diameter = _walk(image, network, stride)
     if pixel_size_um is None:
-        return diameter if coverage > 0 else None
-    usual = _USUAL_UM / pixel_size_um
+        return diameter
     low, high = (limit / pixel_size_um for limit in _PLAUSIBLE_UM)
-    return diameter if coverage > 0 and low <= diameter <= high else usual
+    return diameter if diameter is not None and low <= diameter <= high else _USUAL_UM / pixel_size_um
 
 
-def _look(view: ScaledImage, network: Network, stride: int, scale: float) -> tuple[float, float]:
-    """The share of the view that is nucleus of a reliable size, and their median diameter in pixels of the image."""
-    votes, weights, seen = [], [], 0.0
+def _walk(image: NDArray[np.uint8], network: Network, stride: int) -> float | None:
+    """Halve or double the view until the nuclei in it look about as large as the network knows best."""
+    scale = 1.0
+    here = _look(image, scale, network, stride)
+    if here is None:
+        scale = 0.25  # nuclei so large that the network saw only their texture
+        here = _look(image, scale, network, stride)
+    if here is None:
+        return None
+    step = 0.5 if here > _TRUSTED[1] else 2.0 if here < _TRUSTED[0] else 1.0
+    while step != 1.0 and _SCALES[0] <= scale * step <= _SCALES[1]:
+        there = _look(image, scale * step, network, stride)
+        if there is None:
+            break
+        if (there - UNBIASED) * (here - UNBIASED) <= 0:
+            return _between(scale, here, scale * step, there)
+        scale, here = scale * step, there
+    return here / scale
+
+
+def _between(scale: float, here: float, other_scale: float, there: float) -> float:
+    """The diameter in the image for which the network, between two looks, would have estimated ``UNBIASED``."""
+    part = np.log(UNBIASED / here) / np.log(there / here) if there != here else 0.5
+    return float(UNBIASED / (scale * (other_scale / scale) ** part))
+
+
+def _look(image: NDArray[np.uint8], scale: float, network: Network, stride: int) -> float | None:
+    """The median diameter that the network sees, in pixels of the view; None if it sees no nucleus."""
+    view = ScaledImage(image, scale)
+    if scale < 1 and min(view.shape) < _LEAST_SIDE:
+        return None
+    votes = []
     for box in _windows(view, stride):
         maps = network(view.window(box))
-        nucleus, diameter = maps[0], REFERENCE_DIAMETER * np.exp2(maps[-1])
-        sure = (nucleus > 0.5) & (diameter > _RELIABLE[0]) & (diameter < _RELIABLE[1])
-        votes.append(diameter[sure])
-        weights.append(nucleus[sure])
-        seen += nucleus.size
-    vote, weight = np.concatenate(votes), np.concatenate(weights)
-    if weight.sum() < _LEAST_EVIDENCE:
-        return 0.0, 0.0
-    order = np.argsort(vote)
-    middle = np.searchsorted(np.cumsum(weight[order]), weight.sum() / 2)
-    return float(weight.sum() / seen), float(vote[order[middle]]) / scale
+        votes.append(maps[-1][maps[0] > 0.5])
+    vote = np.concatenate(votes)
+    return REFERENCE_DIAMETER * float(np.exp2(np.median(vote))) if vote.size >= _LEAST_EVIDENCE else None
 
 
 def _windows(view: ScaledImage, stride: int) -> list[Box]:
