@@ -221,7 +221,7 @@ class TestDoctor:
 
 
 def test_training_without_its_half_says_what_to_install(
-    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("torch", "timm") else name)
     for arguments in (["train", "r.toml", "--out", "run"], ["export-model", "run", "--out", "m.onnx"]):

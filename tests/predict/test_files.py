@@ -71,9 +71,7 @@ class TestProducts:
         assert np.unique(labels).tolist() == [0, 1, 2, 3, 4, 5]
         assert read_labels(job.out / "a_labels.tif").dtype == np.int32
 
-    def test_the_pixel_size_is_written_and_multiplied_in(
-        self, save_discs: Save, job: Job, model: Model
-    ) -> None:
+    def test_the_pixel_size_is_written_and_multiplied_in(self, save_discs: Save, job: Job) -> None:
         path = save_discs("a.png")
         segment_files([path], dataclasses.replace(job, reading=Reading(pixel_size_um=0.5)))
         with tifffile.TiffFile(job.out / "a_labels.tif") as file:
@@ -281,7 +279,7 @@ class TestFailures:
 
     @pytest.mark.parametrize("end", PRODUCTS)
     def test_disk_full_leaves_no_result_that_would_be_skipped(
-        self, save_discs: Save, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+        self, save_discs: Save, job: Job, monkeypatch: pytest.MonkeyPatch, end: str
     ) -> None:
         path = save_discs("a.png")
         assert statuses(segment_files([path], job)) == ["done"]
