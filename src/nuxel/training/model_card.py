@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from nuxel import __version__
+from nuxel.errors import NuxelError
 from nuxel.predict.card import ModelCard
 from nuxel.training.recipe import Recipe
 
@@ -39,9 +40,15 @@ def make_card(recipe: Recipe, network: Any, scores: Mapping[str, float] | None =
 
 
 def measure_reach(network: nn.Module, stride: int) -> int:
-    """How far an output pixel looks: the greatest distance of an input pixel that it depends on, in pixels.
+    """How far the network looks, in pixels: the greatest distance of an input pixel from a block of ``stride`` x
+    ``stride`` output pixels (aligned with the strides, as tiles are) that depends on it.
 
     Found from the gradient of a copy whose weights are all positive, so that no path can cancel another.
+
+    Raises
+    ------
+    NuxelError
+        If the network looks at the whole of an image of 64 strides.
     """
     probe = copy.deepcopy(network).double().cpu().eval()
     with torch.no_grad():
@@ -70,4 +77,9 @@ def _reach_along(probe: nn.Module, stride: int, axis: int) -> int:
         answer = probe(image).movedim(axis, 0)[first:after].sum()
     (gradient,) = torch.autograd.grad(answer, image)
     seen = torch.nonzero(gradient.abs().movedim(axis, 0).flatten(1).sum(1)).flatten()
+    if int(seen[0]) == 0 or int(seen[-1]) == length - 1:
+        raise NuxelError(
+            f"the network looks further than {first} pixels, or at the whole image (as squeeze-and-excitation does): "
+            "its answer would depend on the tiling; choose an encoder without global operations, or less depth"
+        )
     return max(first - int(seen[0]), int(seen[-1]) - after + 1)

@@ -1,0 +1,60 @@
+import pytest
+import torch
+from torch import nn
+
+from nuxel.nn.multihead_unet import SubpixelHead, UNetDecoder, UpBlock, conv_norm_act
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_conv_norm_act_keeps_the_size_and_counts() -> None:
+    block = conv_norm_act(5, 7, kernel=3)
+    assert block(torch.randn(2, 5, 9, 11)).shape == (2, 7, 9, 11)
+    assert parameters(block) == 5 * 7 * 9 + 2 * 7
+    assert block(torch.randn(2, 5, 9, 11)).min() == 0
+
+
+def test_subpixel_head_writes_each_pixel_from_its_own_weights() -> None:
+    """Output (m, 2y + i, 2x + j) is channel 4m + 2i + j of the 1 x 1 convolution at (y, x)."""
+    head = SubpixelHead(3, 2)
+    features = torch.randn(1, 3, 4, 5)
+    maps = head(features)
+    assert maps.shape == (1, 2, 8, 10)
+    assert parameters(head) == 8 * 3 + 8
+    weights, bias = head.conv.weight[:, :, 0, 0], head.conv.bias
+    for m, y, x, i, j in [(0, 0, 0, 0, 0), (0, 3, 4, 1, 0), (1, 2, 1, 0, 1), (1, 1, 3, 1, 1)]:
+        channel = 4 * m + 2 * i + j
+        expected = weights[channel] @ features[0, :, y, x] + bias[channel]
+        assert maps[0, m, 2 * y + i, 2 * x + j].item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_up_block_repeats_pixels_and_joins_the_skip_after_them() -> None:
+    block = UpBlock(1, 1, 2)
+    seen = []
+    block.convs = nn.Sequential(nn.Identity())
+    block.convs.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    coarse = torch.tensor([[[[1.0, 2.0]]]])
+    block(coarse, torch.full((1, 1, 2, 4), 9.0))
+    assert seen[0].tolist() == [[[[1, 1, 2, 2], [1, 1, 2, 2]], [[9, 9, 9, 9], [9, 9, 9, 9]]]]
+
+
+def test_decoder_goes_from_coarse_to_stride_two() -> None:
+    channels, widths = (4, 6, 8), (10, 12)
+    decoder = UNetDecoder(channels, widths)
+    maps = [torch.randn(1, c, 16 // 2**k, 24 // 2**k) for k, c in enumerate(channels)]
+    assert decoder(maps).shape == (1, 12, 16, 24)
+    assert decoder.channels == 12
+
+    def block(inputs: int, width: int) -> int:
+        return 9 * inputs * width + 9 * width * width + 4 * width
+
+    assert parameters(decoder) == block(8 + 6, 10) + block(10 + 4, 12)
+
+
+def test_every_level_matters() -> None:
+    decoder = UNetDecoder((2, 2, 2), (3, 3)).eval()
+    maps = [torch.randn(1, 2, 16 // 2**k, 16 // 2**k, requires_grad=True) for k in range(3)]
+    decoder(maps).sum().backward()
+    assert all(level.grad is not None and level.grad.abs().sum() > 0 for level in maps)
