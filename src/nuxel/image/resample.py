@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -18,6 +20,12 @@ class ScaledImage:
         ``(H, W, 3)`` uint8.
     scale
         Pixels of the view per pixel of the image, above 0. The view has at least one pixel a side.
+
+    Examples
+    --------
+    >>> view = ScaledImage(np.zeros((100, 60, 3), np.uint8), 0.5)
+    >>> view.shape, view.window((32, 16, 64, 32)).shape
+    ((50, 30), (32, 16, 3))
     """
 
     def __init__(self, pixels: NDArray[np.uint8], scale: float = 1.0) -> None:
@@ -25,23 +33,47 @@ class ScaledImage:
         self.full_shape: tuple[int, int] = (pixels.shape[0], pixels.shape[1])
         height, width = (max(1, round(side * scale)) for side in self.full_shape)
         self.shape: tuple[int, int] = (height, width)
-        self._picture = None if self.shape == self.full_shape else Image.fromarray(pixels)
 
     def window(self, box: Box) -> NDArray[np.uint8]:
-        """The part ``(y0, x0, y1, x1)`` of the view; what lies beyond its bottom and right edge is mirrored."""
-        y0, x0, y1, x1 = box
-        height, width = min(y1, self.shape[0]) - y0, min(x1, self.shape[1]) - x0
-        part = self._part(y0, x0, height, width)
-        if (height, width) == (y1 - y0, x1 - x0):
-            return part
-        return np.pad(part, ((0, y1 - y0 - height), (0, x1 - x0 - width), (0, 0)), mode="symmetric")
+        """The part ``(y0, x0, y1, x1)`` of the view; what lies beyond its bottom and right edge is mirrored.
+
+        It is the same, whatever the window: exactly at scale 1, to one grey level at any other.
+        """
+        (top, y0, beyond), (left, x0, aside) = (
+            _mirrored(start, stop, side)
+            for start, stop, side in ((box[0], box[2], self.shape[0]), (box[1], box[3], self.shape[1]))
+        )
+        height, width = box[2] - box[0], box[3] - box[1]
+        part = self._part(top, left, height + y0 - beyond, width + x0 - aside)
+        if beyond or aside:
+            part = np.pad(part, ((0, beyond), (0, aside), (0, 0)), mode="symmetric")
+        return part[y0:, x0:]
 
     def _part(self, y0: int, x0: int, height: int, width: int) -> NDArray[np.uint8]:
-        if self._picture is None:
+        if self.shape == self.full_shape:
             return self.pixels[y0 : y0 + height, x0 : x0 + width]
-        down, across = (full / here for full, here in zip(self.full_shape, self.shape, strict=True))
-        box = (x0 * across, y0 * down, (x0 + width) * across, (y0 + height) * down)
-        return np.asarray(self._picture.resize((width, height), Image.Resampling.BILINEAR, box=box))
+        rows, top, bottom = _source(y0, height, self.shape[0], self.full_shape[0])
+        columns, left, right = _source(x0, width, self.shape[1], self.full_shape[1])
+        picture = Image.fromarray(self.pixels[rows, columns])
+        resized = picture.resize((width, height), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
+        return np.asarray(resized)
+
+
+def _mirrored(start: int, stop: int, side: int) -> tuple[int, int, int]:
+    """Where to begin reading so that the mirror image has its original, how much that is too early, and how
+    much lies beyond the edge."""
+    beyond = max(0, stop - side)
+    first = max(0, min(start, side - beyond))
+    return first, start - first, beyond
+
+
+def _source(start: int, length: int, side: int, full_side: int) -> tuple[slice, float, float]:
+    """The pixels that the filter needs for a stretch of the view, and the stretch's ends counted from the first."""
+    ratio = full_side / side
+    begin, end = start * ratio, (start + length) * ratio
+    reach = max(1.0, ratio) + 1
+    first, last = max(0, math.floor(begin - reach)), min(full_side, math.ceil(end + reach))
+    return slice(first, last), begin - first, end - first
 
 
 def resize_map(values: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
