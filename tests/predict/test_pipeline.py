@@ -1,0 +1,196 @@
+"""From a normalised image to nuclei: options, tiles, scales, and the way back to the image's own size."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from nuxel.errors import UsageError
+from nuxel.image.normalise import normalise
+from nuxel.image.resample import ScaledImage
+from nuxel.predict.card import ModelCard
+from nuxel.predict.pipeline import Options, decode_maps, run_network, segment_normalised
+
+Draw = Callable[..., NDArray[np.uint8]]
+
+
+class Brightness:
+    """A network without weights: bright is nucleus and seed; the size map says what it is told."""
+
+    def __init__(self, card: ModelCard, diameter: float = 16.0) -> None:
+        self.card = card
+        self.log_diameter = np.log2(diameter / 16)
+        self.windows: list[tuple[int, int]] = []
+
+    def __call__(self, window: NDArray[np.uint8]) -> NDArray[np.float32]:
+        assert window.dtype == np.uint8
+        assert window.shape[0] % self.card.stride == window.shape[1] % self.card.stride == 0
+        self.windows.append((window.shape[0], window.shape[1]))
+        bright = window.mean(axis=2, dtype=np.float32) / 255
+        return np.stack([bright, bright, 0 * bright, np.full_like(bright, self.log_diameter)])
+
+
+class Smear(Brightness):
+    """Each pixel is the mean of the ``2 r + 1`` pixels around it in its row, so that windows need a halo of r."""
+
+    def __call__(self, window: NDArray[np.uint8]) -> NDArray[np.float32]:
+        maps = super().__call__(window)
+        reach = self.card.reach
+        padded = np.pad(maps[0], ((0, 0), (reach, reach)))
+        mean = sum(padded[:, k : k + maps.shape[2]] for k in range(2 * reach + 1)) / np.float32(2 * reach + 1)
+        return np.stack([mean, mean, maps[2], maps[3]])
+
+
+@pytest.fixture
+def bright(toy_card: ModelCard) -> Brightness:
+    return Brightness(toy_card)
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"threshold": 0.0},
+            {"threshold": 1.0},
+            {"threshold": -0.1},
+            {"threshold": float("nan")},
+            {"min_area": -1},
+            {"scale": 0.0},
+            {"scale": -2.0},
+            {"scale": float("nan")},
+            {"scale": float("inf")},
+            {"diameter": 0.0},
+            {"diameter": float("inf")},
+            {"tile_size": 0},
+            {"scale": 1.0, "diameter": 10.0},
+        ],
+    )
+    def test_out_of_range(self, given: dict[str, float]) -> None:
+        with pytest.raises(UsageError) as caught:
+            Options(**given)  # type: ignore[arg-type]
+        assert "\n" not in str(caught.value)
+
+    def test_the_edges_of_the_ranges_are_inside(self) -> None:
+        Options(threshold=1e-6, min_area=0, scale=1e-3, tile_size=1)
+        Options(threshold=1 - 1e-6, diameter=1e-3)
+
+
+class TestMaps:
+    @pytest.mark.parametrize("tile_size", [16, 32, 48, 80, 1000])
+    @pytest.mark.parametrize("shape", [(1, 1), (16, 16), (50, 70), (33, 129)])
+    def test_tiles_do_not_change_them(
+        self, toy_card: ModelCard, tile_size: int, shape: tuple[int, int]
+    ) -> None:
+        network = Smear(dataclasses.replace(toy_card, reach=20))
+        image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+        whole = run_network(ScaledImage(image), network, 4096)
+        assert whole.shape == (3, *shape)
+        assert whole.dtype == np.uint8
+        assert np.array_equal(run_network(ScaledImage(image), network, tile_size), whole)
+
+    def test_a_halo_that_is_too_narrow_would_show(self, toy_card: ModelCard) -> None:
+        image = np.random.default_rng(0).integers(0, 256, (64, 128, 3), np.uint8)
+        network = Smear(dataclasses.replace(toy_card, reach=40))
+        whole = run_network(ScaledImage(image), network)
+        halves = [run_network(ScaledImage(half), network) for half in (image[:, :64], image[:, 64:])]
+        assert not np.array_equal(np.concatenate(halves, axis=2), whole)
+
+    def test_probabilities_are_rounded_to_bytes(self, bright: Brightness) -> None:
+        image = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+        assert np.array_equal(run_network(ScaledImage(image), bright)[0], image[..., 0])
+
+    def test_no_window_is_larger_than_tile_and_halo(self, bright: Brightness) -> None:
+        run_network(ScaledImage(np.zeros((500, 300, 3), np.uint8)), bright, 64)
+        assert max(max(window) for window in bright.windows) <= 64 + 2 * 16
+
+
+class TestDecoding:
+    def test_at_the_images_own_size(self, toy_card: ModelCard, draw_discs: Draw) -> None:
+        discs = draw_discs()
+        maps = np.stack([discs, discs, 0 * discs])
+        nuclei = decode_maps(maps, discs.shape, toy_card, Options())
+        assert len(nuclei) == 4
+        assert np.array_equal(nuclei.labels > 0, discs > 0)
+
+    @pytest.mark.parametrize("factor", [0.5, 2, 3])
+    def test_maps_of_another_size_come_back(
+        self, toy_card: ModelCard, draw_discs: Draw, factor: float
+    ) -> None:
+        here, there = draw_discs(4, 96, 12), draw_discs(4, round(96 * factor), round(12 * factor))
+        nuclei = decode_maps(np.stack([there, there, 0 * there]), (96, 96), toy_card, Options())
+        assert nuclei.labels.shape == (96, 96)
+        assert len(nuclei) == 4
+        both, either = ((nuclei.labels > 0) & (here > 0)).sum(), ((nuclei.labels > 0) | (here > 0)).sum()
+        assert both / either > 0.85
+
+    def test_the_threshold_is_the_users(self, toy_card: ModelCard) -> None:
+        nucleus = np.zeros((40, 40), np.uint8)
+        nucleus[5:30, 5:30] = 100
+        nucleus[10:20, 10:20] = 220
+        maps = np.stack([nucleus, nucleus, 0 * nucleus])
+        areas = [
+            int((decode_maps(maps, (40, 40), toy_card, Options(threshold=t)).labels > 0).sum())
+            for t in (None, 0.3, 0.7, 0.9)
+        ]
+        assert areas == [100, 625, 100, 0]
+
+    def test_the_cards_rule_counts(self, toy_card: ModelCard, draw_discs: Draw) -> None:
+        discs = draw_discs()
+        strict = dataclasses.replace(toy_card, decoder_rule={"threshold": 0.9})
+        assert len(decode_maps(np.stack([discs, discs, 0 * discs]), (96, 96), strict, Options())) == 0
+
+    def test_the_least_area_is_in_pixels_of_the_image(self, toy_card: ModelCard, draw_discs: Draw) -> None:
+        large = draw_discs(4, 192, 14)
+        maps = np.stack([large, large, 0 * large])
+        nuclei = decode_maps(maps, (96, 96), toy_card, Options())
+        areas = np.bincount(nuclei.labels.ravel())[1:]
+        assert len(decode_maps(maps, (96, 96), toy_card, Options(min_area=int(areas.min())))) == 4
+        assert len(decode_maps(maps, (96, 96), toy_card, Options(min_area=int(areas.max()) + 1))) == 0
+
+    def test_what_is_dropped_leaves_no_gap(self, toy_card: ModelCard, draw_discs: Draw) -> None:
+        discs = draw_discs(9, 120, 8)
+        discs[:40, 45:75] = 0  # the second of the upper row goes, and a smaller one comes in its place
+        discs[18:22, 58:62] = 250
+        maps = np.stack([discs, discs, 0 * discs])
+        everything = decode_maps(maps, (120, 120), toy_card, Options())
+        larger = decode_maps(maps, (120, 120), toy_card, Options(min_area=17))
+        assert (len(everything), len(larger)) == (9, 8)
+        assert np.unique(larger.labels).tolist() == list(range(9))
+        assert larger.scores.max() < everything.scores.max() == pytest.approx(250 / 255)
+
+    def test_more_nuclei_than_sixteen_bits_hold(self, toy_card: ModelCard) -> None:
+        nucleus = np.zeros((1100, 1100), np.uint8)
+        nucleus[1:-1:4, 1:-1:4] = nucleus[2:-1:4, 1:-1:4] = nucleus[1:-1:4, 2:-1:4] = 255
+        card = dataclasses.replace(toy_card, decoder_rule={"min_area": 1, "min_marker_area": 1})
+        nuclei = decode_maps(np.stack([nucleus, nucleus, 0 * nucleus]), (1100, 1100), card, Options())
+        assert len(nuclei) == 275**2 > 65535
+        assert nuclei.labels.max() == 275**2
+        assert (np.bincount(nuclei.labels.ravel())[1:] == 3).all()
+
+
+class TestSize:
+    def test_the_scale_is_the_users(self, bright: Brightness, draw_discs: Draw) -> None:
+        image = normalise(draw_discs())
+        result = segment_normalised(image, bright, Options(scale=2))
+        assert (result.size.scale, result.size.diameter) == (2, None)
+        assert bright.windows == [(192, 192)]
+        assert len(result.nuclei) == 4
+
+    @pytest.mark.parametrize(("diameter", "scale"), [(8, 1), (100, 1), (200, 1), (400, 0.1), (4, 4)])
+    def test_the_diameter_is_the_users(
+        self, bright: Brightness, draw_discs: Draw, diameter: float, scale: float
+    ) -> None:
+        # comfortable are 8 to 200 px: inside nothing is scaled, outside the middle (40 px) is the goal, at most 4 fold
+        result = segment_normalised(normalise(draw_discs()), bright, Options(diameter=diameter))
+        assert result.size.scale == pytest.approx(scale)
+        assert result.size.diameter == diameter
+
+    def test_a_nucleus_larger_than_tile_and_halo_is_one(self, bright: Brightness, draw_discs: Draw) -> None:
+        image = normalise(draw_discs(1, 256, 110))
+        nuclei = segment_normalised(image, bright, Options(scale=1, tile_size=32)).nuclei
+        assert len(nuclei) == 1
+        assert np.array_equal(nuclei.labels > 0, image[..., 0] > 0)

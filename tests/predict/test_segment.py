@@ -1,0 +1,238 @@
+"""``nuxel.segment`` on arrays and files of every kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+import nuxel
+from nuxel.errors import NuxelError, UsageError
+from nuxel.metrics.matching import match
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+Draw = Callable[..., NDArray[np.uint8]]
+
+
+@pytest.fixture
+def segment(toy_model: Path) -> Callable[..., NDArray[np.int32]]:
+    def find(image: Any, **options: Any) -> NDArray[np.int32]:
+        return nuxel.segment(image, model=toy_model, **{"scale": 1, "threads": 1, **options}).labels
+
+    return find
+
+
+DTYPES = [
+    "bool",
+    "uint8",
+    "int8",
+    "uint16",
+    "int16",
+    "uint32",
+    "int32",
+    "int64",
+    "float16",
+    "float32",
+    "float64",
+]
+
+
+class TestArrays:
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_every_dtype(self, segment: Callable[..., Any], draw_discs: Draw, dtype: str) -> None:
+        discs = draw_discs()
+        bright = (discs > 0).astype(dtype)
+        if dtype != "bool":
+            bright *= np.array(100, dtype)
+        assert np.array_equal(segment(bright), segment(discs))
+
+    def test_offset_and_range_do_not_matter(self, segment: Callable[..., Any], draw_discs: Draw) -> None:
+        discs = draw_discs()
+        expected = segment(discs)
+        assert expected.max() == 4
+        assert np.array_equal(segment(discs.astype(np.int32) - 70000), expected)
+        assert np.array_equal(segment(discs * 1e-6), expected)
+        assert np.array_equal(segment(discs / 200 * 4095), expected)
+
+    @pytest.mark.parametrize("layout", ["grey", "one", "two", "rgb", "rgba"])
+    def test_every_number_of_channels(
+        self, segment: Callable[..., Any], draw_discs: Draw, layout: str
+    ) -> None:
+        discs = draw_discs()
+        opaque = np.full_like(discs, 255)
+        images = {
+            "grey": discs,
+            "one": discs[..., None],
+            "two": np.stack([discs, opaque], 2),
+            "rgb": np.stack([discs] * 3, 2),
+            "rgba": np.stack([discs] * 3 + [opaque], 2),
+        }
+        assert np.array_equal(segment(images[layout]), segment(discs))
+
+    @pytest.mark.parametrize("channel", [0, 1, 2])
+    def test_a_stain_in_one_channel_is_seen_as_grey(
+        self, segment: Callable[..., Any], draw_discs: Draw, channel: int
+    ) -> None:
+        discs = draw_discs()
+        colour = np.zeros((*discs.shape, 3), np.uint8)
+        colour[..., channel] = discs
+        assert np.array_equal(segment(colour), segment(discs))
+
+    def test_views_are_as_good_as_copies(self, segment: Callable[..., Any], draw_discs: Draw) -> None:
+        discs = draw_discs()
+        assert np.array_equal(segment(discs[::-1, ::-1])[::-1, ::-1] > 0, segment(discs) > 0)
+        assert np.array_equal(segment(np.asfortranarray(discs)), segment(discs))
+        assert np.array_equal(segment(discs.astype(">u2")), segment(discs))
+
+    def test_the_image_stays_as_it_is(self, segment: Callable[..., Any], draw_discs: Draw) -> None:
+        discs = draw_discs()
+        before = discs.copy()
+        discs.flags.writeable = False
+        segment(discs)
+        assert np.array_equal(discs, before)
+
+    def test_holes_in_the_data(self, segment: Callable[..., Any], draw_discs: Draw) -> None:
+        discs = draw_discs().astype(np.float32)
+        discs[:3], discs[3:5], discs[5:6] = np.nan, -np.inf, np.inf
+        assert 4 <= segment(discs).max() <= 5  # a row of infinities may count as bright
+
+    @pytest.mark.parametrize("value", [0, 7, 255])
+    def test_a_constant_image_has_no_nuclei(self, segment: Callable[..., Any], value: int) -> None:
+        assert segment(np.full((50, 70), value, np.uint8)).max() == 0
+
+    def test_nothing_but_nan(self, segment: Callable[..., Any]) -> None:
+        assert segment(np.full((50, 70), np.nan)).max() == 0
+
+    @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (15, 17), (16, 16), (33, 97)])
+    def test_every_size(self, segment: Callable[..., Any], shape: tuple[int, int]) -> None:
+        assert segment(np.zeros(shape, np.uint8)).shape == shape
+        assert shipped(np.eye(*shape, dtype=np.uint8)).labels.shape == shape
+
+    @pytest.mark.parametrize("shape", [(), (5,), (2, 3, 4, 5), (0, 5), (5, 0), (5, 5, 0)])
+    def test_what_is_no_image(self, segment: Callable[..., Any], shape: tuple[int, ...]) -> None:
+        with pytest.raises(NuxelError, match=r"an image is \(H, W\) or \(H, W, C\)"):
+            segment(np.zeros(shape))
+
+    @pytest.mark.parametrize("dtype", ["complex64", "datetime64[s]", "U3", "O"])
+    def test_what_are_no_numbers(self, segment: Callable[..., Any], dtype: str) -> None:
+        with pytest.raises(NuxelError, match="an image holds real numbers"):
+            segment(np.empty((8, 8), dtype))
+
+
+class TestFiles:
+    def test_as_the_array_that_it_holds(
+        self, segment: Callable[..., Any], draw_discs: Draw, tmp_path: Path
+    ) -> None:
+        discs = draw_discs()
+        Image.fromarray(discs).save(tmp_path / "a.png")
+        tifffile.imwrite(tmp_path / "a.tif", discs.astype(np.uint16) * 200)
+        expected = segment(discs)
+        assert np.array_equal(segment(tmp_path / "a.png"), expected)
+        assert np.array_equal(segment(str(tmp_path / "a.tif")), expected)
+
+    @pytest.mark.parametrize(
+        "dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
+    )
+    def test_every_dtype(
+        self, segment: Callable[..., Any], draw_discs: Draw, tmp_path: Path, dtype: str
+    ) -> None:
+        tifffile.imwrite(tmp_path / "a.tif", (draw_discs() // 2).astype(dtype), compression="lzw")
+        assert np.array_equal(segment(tmp_path / "a.tif"), segment(draw_discs()))
+
+    def test_planes_are_chosen(self, segment: Callable[..., Any], draw_discs: Draw, tmp_path: Path) -> None:
+        stack = np.stack([np.zeros_like(draw_discs()), draw_discs()])
+        tifffile.imwrite(tmp_path / "z.ome.tif", stack, metadata={"axes": "ZYX"})
+        assert segment(tmp_path / "z.ome.tif", reading={"z": 1}).max() == 4
+        assert segment(tmp_path / "z.ome.tif", reading={"z": 0}).max() == 0
+        with pytest.raises(NuxelError, match="z"):
+            segment(tmp_path / "z.ome.tif")
+
+    def test_missing(self, segment: Callable[..., Any], tmp_path: Path) -> None:
+        with pytest.raises(NuxelError, match=r"absent\.png: there is no such file"):
+            segment(tmp_path / "absent.png")
+
+
+class TestOptions:
+    @pytest.mark.parametrize("size", [0, -0.5, float("inf"), "wide"])
+    def test_an_impossible_pixel_size(self, segment: Callable[..., Any], size: Any) -> None:
+        with pytest.raises(UsageError, match="pixel size must be a positive number"):
+            segment(np.zeros((8, 8)), pixel_size_um=size)
+
+    def test_an_unknown_option(self, segment: Callable[..., Any]) -> None:
+        with pytest.raises(TypeError, match="treshold"):
+            segment(np.zeros((8, 8)), treshold=0.5)
+
+    def test_an_unknown_model(self) -> None:
+        with pytest.raises(UsageError, match="no such model"):
+            nuxel.segment(np.zeros((8, 8)), model="nothing")
+
+    def test_least_area(self, segment: Callable[..., Any], draw_discs: Draw) -> None:
+        discs = draw_discs()
+        discs[4, 2:7] = 200
+        discs[3:6, 3:6] = 200
+        assert segment(discs, min_area=30).max() == 4
+
+    def test_tiles_and_threads_do_not_matter(self, segment: Callable[..., Any], draw_discs: Draw) -> None:
+        discs = draw_discs(16, 160)
+        expected = segment(discs)
+        assert expected.max() == 16
+        assert np.array_equal(segment(discs, tile_size=32), expected)
+        assert np.array_equal(segment(discs, threads=2), expected)
+
+
+def read(name: str) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(EXAMPLES / f"{name}.png"))
+
+
+def share_matched(found: NDArray[np.int32], expected: NDArray[np.int32]) -> float:
+    """The F1 score of two label images at IoU 0.5."""
+    return 2 * match(expected, found, 0.5).true_positives / (found.max() + expected.max())
+
+
+def shipped(image: Any) -> nuxel.Instances:
+    # one thread: several would wait for one another where other tests run beside this one
+    return nuxel.segment(image, threads=1)
+
+
+class TestShippedModel:
+    """Bounds that any model worth shipping keeps; nothing here depends on its weights beyond that."""
+
+    def test_nuclei_of_real_images_are_found(self) -> None:
+        found = shipped(EXAMPLES / "fluorescence_dense.png")
+        assert 60 < len(found) < 140
+        assert found.labels.dtype == np.int32
+        assert np.array_equal(np.unique(found.labels), np.arange(len(found) + 1))
+        assert found.scores.shape == (len(found),)
+        assert ((found.scores > 0) & (found.scores <= 1)).all()
+        inside = read("fluorescence_dense")[found.labels > 0].mean()
+        assert inside > 3 * read("fluorescence_dense")[found.labels == 0].mean()
+
+    @pytest.mark.parametrize("name", ["fluorescence_dense", "fluorescence_large", "purple_on_white"])
+    def test_an_inverted_image_gives_about_the_same(self, name: str) -> None:
+        image = read(name)
+        assert share_matched(shipped(255 - image).labels, shipped(image).labels) > 0.6
+
+    def test_a_stain_in_the_blue_channel_gives_the_same(self) -> None:
+        grey = read("fluorescence_dense")
+        blue = np.zeros((*grey.shape, 3), np.uint8)
+        blue[..., 2] = grey
+        assert np.array_equal(shipped(blue).labels, shipped(grey).labels)
+
+    def test_depth_of_bits_gives_the_same(self) -> None:
+        grey = read("fluorescence_dense")
+        expected = shipped(grey).labels
+        for same in (grey.astype(np.int16) * 16 - 5000, grey / np.float32(255)):
+            assert share_matched(shipped(same).labels, expected) > 0.98
+
+    @pytest.mark.parametrize("threads", [1, 3])
+    def test_the_number_of_threads_does_not_matter(self, threads: int) -> None:
+        image = read("purple_on_purple")
+        expected = nuxel.segment(image, threads=2).labels
+        found = nuxel.segment(image, threads=threads).labels
+        assert np.array_equal(found, expected)
