@@ -21,10 +21,10 @@ class Tile:
 def plan_tiles(shape: tuple[int, int], tile_size: int, halo: int, stride: int) -> Iterator[Tile]:
     """Divide an image into tiles whose owned parts cover it exactly once.
 
-    All tiles start on multiples of ``stride`` (so that the network's grid falls on the same pixels in every window) and
-    are as even as that allows; windows reach ``halo`` further on every side, up to the image's edge, which is rounded up
-    to a multiple of ``stride``. If ``halo`` is at least the network's reach, the answer on owned pixels cannot depend on
-    the tiles.
+    All tiles start on multiples of ``stride`` (so that the network's grid falls on the same pixels in every window)
+    and are as even as that allows; windows reach ``halo`` further on every side, up to the image's edge, which is
+    rounded up to a multiple of ``stride``. If ``halo`` is at least the network's reach, the answer on owned pixels
+    cannot depend on the tiles.
 
     Parameters
     ----------

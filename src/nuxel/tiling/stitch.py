@@ -15,13 +15,13 @@ Maps = NDArray[np.uint8]
 def stitch(shape: tuple[int, int], count: int, tiles: Iterable[Tile], answer: Callable[[Box], Maps]) -> Maps:
     """Let ``answer`` see each tile's window and keep of it what the tile owns.
 
-    Every pixel of the result comes from exactly one tile, and the nuclei are decoded from the whole result: no nucleus is
-    cut by a seam or found twice, however large it is.
+    Every pixel of the result comes from exactly one tile, and the nuclei are decoded from the whole result: no
+    nucleus is cut by a seam or found twice, however large it is.
 
     Parameters
     ----------
     shape
-        Height and width of the image; tiles may reach beyond it.
+        Height and width of the image; the last tiles may reach beyond it.
     count
         Number of maps.
     tiles
@@ -32,12 +32,21 @@ def stitch(shape: tuple[int, int], count: int, tiles: Iterable[Tile], answer: Ca
     Returns
     -------
     ``(count, H, W)`` uint8.
+
+    Examples
+    --------
+    >>> from nuxel.tiling.grid import plan_tiles
+    >>> image = np.arange(10, dtype=np.uint8)[None]
+    >>> def answer(box: Box) -> Maps:
+    ...     y0, x0, y1, x1 = box
+    ...     return np.pad(image, ((0, 3), (0, 2)))[None, y0:y1, x0:x1]
+    >>> stitch((1, 10), 1, plan_tiles((1, 10), 4, 4, 4), answer).tolist()
+    [[[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]]]
     """
     whole = np.zeros((count, *shape), np.uint8)
     for tile in tiles:
         y0, x0, y1, x1 = tile.owned
         top, left = tile.window[:2]
         y1, x1 = min(y1, shape[0]), min(x1, shape[1])
-        if y1 > y0 and x1 > x0:
-            whole[:, y0:y1, x0:x1] = answer(tile.window)[:, y0 - top : y1 - top, x0 - left : x1 - left]
+        whole[:, y0:y1, x0:x1] = answer(tile.window)[:, y0 - top : y1 - top, x0 - left : x1 - left]
     return whole
