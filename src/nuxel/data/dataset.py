@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from nuxel.errors import NuxelError
 from nuxel.image.find import find_images
+from nuxel.image.formats import is_image_name, stem
 from nuxel.image.normalise import normalise
 from nuxel.image.read import read_image
 from nuxel.labels.read import read_labels
-
+from nuxel.labels.relabel import relabel
 
 _LABEL_SUFFIXES = (".tif", ".tiff", ".png", ".npy")
 
@@ -27,13 +28,15 @@ class Source:
     Parameters
     ----------
     folder
-        Holds ``images/`` and ``labels/`` (same stems), or the competition's ``<id>/images/`` and ``<id>/masks/``.
+        Holds, itself or in sub-folders, ``images/`` and ``labels/`` (or ``masks/``) with the same sub-folders and
+        stems; or the competition's ``<id>/images/`` with one image and ``<id>/masks/`` with one mask a nucleus.
     index
-        A CSV in the folder with a column ``id`` (the image's stem) and any others.
+        A CSV in the folder with a column ``id`` (the image's stem) and any others. Images that it does not name
+        are left out.
     where
         Only images whose row in the index has these values.
     include
-        Only images whose stem matches one of these patterns.
+        Only images whose stem matches one of these patterns (case counts).
     group
         Columns of the index that tell groups apart; together with the folder's name they name the group.
     """
@@ -60,7 +63,7 @@ def find_annotated(source: Source) -> list[Annotated]:
     Raises
     ------
     NuxelError
-        If the folder or the index is missing, an image has no labels, or nothing is selected.
+        If the folder or the index is missing or unreadable, an image has no labels, or nothing is selected.
     """
     folder = Path(source.folder)
     if not folder.is_dir():
@@ -68,15 +71,14 @@ def find_annotated(source: Source) -> list[Annotated]:
     rows = _index_rows(folder, source)
     found = []
     for item in find_images([folder]):
-        image = item.path
-        stem = image.stem
-        row = rows.get(stem, {})
-        if rows and (not row or any(row.get(key) != value for key, value in source.where.items())):
+        name = stem(item.path)
+        row = {} if rows is None else rows.get(name)
+        if row is None or any(row[column] != value for column, value in source.where.items()):
             continue
-        if not any(fnmatch(stem, pattern) for pattern in source.include):
+        if not any(fnmatchcase(name, pattern) for pattern in source.include):
             continue
         group = "/".join([folder.name, *(row[column] for column in source.group)])
-        found.append(Annotated(image, _labels_of(image), group))
+        found.append(Annotated(item.path, _labels_of(item.path), group))
     if not found:
         raise NuxelError(
             f"{folder}: no annotated image is selected (where = {source.where}, include = {source.include})"
@@ -84,38 +86,50 @@ def find_annotated(source: Source) -> list[Annotated]:
     return found
 
 
-def _index_rows(folder: Path, source: Source) -> dict[str, dict[str, str]]:
+def _index_rows(folder: Path, source: Source) -> dict[str, dict[str, str]] | None:
+    """The rows of the index by image; None without an index."""
     if source.index is None:
         if source.where or source.group:
             raise NuxelError(f"{folder}: `where` and `group` need an `index`")
-        return {}
+        return None
     path = folder / source.index
     if not path.is_file():
         raise NuxelError(f"{path}: no such index")
-    with path.open(newline="") as file:
-        rows = {row.get("id", ""): row for row in csv.DictReader(file)}
-    columns = set(next(iter(rows.values()), {}))
+    try:
+        # spreadsheets put a byte order mark in front of the first column's name
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file, restval="")
+            columns = set(table.fieldnames or ())
+            rows = {row.get("id", ""): row for row in table}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise NuxelError(f"{path}: not a readable CSV ({error})") from error
     unknown = sorted({"id", *source.where, *source.group} - columns)
     if unknown:
-        raise NuxelError(f"{path}: no column {', '.join(unknown)}; it has {', '.join(sorted(columns))}")
+        raise NuxelError(
+            f"{path}: no column {', '.join(unknown)}; it has {', '.join(sorted(columns)) or 'none'}"
+        )
     return rows
 
 
 def _labels_of(image: Path) -> Path:
-    beside = image.parent.parent
-    masks = beside / "masks"
-    if masks.is_dir():
+    images = next((parent for parent in image.parents if parent.name == "images"), None)
+    if images is None:
+        raise NuxelError(f"{image}: no labels; put it in a folder `images` beside a folder `labels`")
+    below = image.relative_to(images).parent / stem(image)
+    for folder in ("labels", "masks"):
+        for suffix in _LABEL_SUFFIXES:
+            path = images.parent / folder / below.with_name(below.name + suffix)
+            if path.is_file():
+                return path
+    masks = images.parent / "masks"
+    if masks.is_dir() and sum(is_image_name(path) for path in image.parent.iterdir()) == 1:
         return masks
-    for suffix in _LABEL_SUFFIXES:
-        path = beside / "labels" / (image.stem + suffix)
-        if path.is_file():
-            return path
-    wanted = beside / "labels" / (image.stem + "{" + ",".join(_LABEL_SUFFIXES) + "}")
-    raise NuxelError(f"{image}: no labels; expected {wanted} or a folder {masks}")
+    wanted = images.parent / "labels" / f"{below}{{{','.join(_LABEL_SUFFIXES)}}}"
+    raise NuxelError(f"{image}: no labels; expected {wanted}, or for an image alone in its folder {masks}")
 
 
 def read_annotated(item: Annotated) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """The normalised image ``(H, W, 3)`` uint8 and its label image ``(H, W)`` int32.
+    """The normalised image ``(H, W, 3)`` uint8 and its label image ``(H, W)`` int32, numbered without gaps.
 
     Raises
     ------
@@ -123,7 +137,7 @@ def read_annotated(item: Annotated) -> tuple[NDArray[np.uint8], NDArray[np.int32
         If either cannot be read or their shapes differ.
     """
     pixels = normalise(read_image(item.image).pixels)
-    labels = read_masks(item.labels) if item.labels.is_dir() else read_labels(item.labels)
+    labels = read_masks(item.labels) if item.labels.is_dir() else relabel(read_labels(item.labels))
     if labels.shape != pixels.shape[:2]:
         raise NuxelError(
             f"{item.labels}: labels are {labels.shape}, but the image {item.image.name} is {pixels.shape[:2]}"
@@ -132,7 +146,15 @@ def read_annotated(item: Annotated) -> tuple[NDArray[np.uint8], NDArray[np.int32
 
 
 def read_masks(folder: Path) -> NDArray[np.int32]:
-    """A label image from the competition's folder of masks, one file a nucleus; a later mask never covers an earlier one."""
+    """A label image from the competition's folder of masks, one PNG file a nucleus, in the order of their names.
+
+    Where masks overlap the earlier one wins; a mask that is empty or wholly covered has no label left.
+
+    Raises
+    ------
+    NuxelError
+        If the folder holds no PNG file, or their shapes differ, or one cannot be read.
+    """
     labels: NDArray[np.int32] | None = None
     for number, item in enumerate(sorted(folder.glob("*.png")), 1):
         mask = read_image(item).pixels.max(axis=2) > 0
@@ -143,4 +165,4 @@ def read_masks(folder: Path) -> NDArray[np.int32]:
         labels[mask & (labels == 0)] = number
     if labels is None:
         raise NuxelError(f"{folder}: a folder of masks without a PNG file")
-    return labels
+    return relabel(labels)

@@ -50,6 +50,15 @@ def multihead_targets(labels: NDArray[np.integer], rule: TargetRule) -> NDArray[
     ``(4, H, W)`` float32: nucleus {0, 1}; shrunk nucleus {0, 1}, inside its nucleus and never empty; touching
     border {0, 1}; ``log2(diameter / 16)`` of the pixel's nucleus (0 outside), the diameter being that of
     the disc of equal area.
+
+    Examples
+    --------
+    >>> drawn = multihead_targets(np.array([[1, 1, 1, 2, 2, 0, -1]]), TargetRule(shrink=0.6))
+    >>> for target in drawn[:3].astype(int):
+    ...     print(*target[0])
+    1 1 1 1 1 0 0
+    1 1 0 1 1 0 0
+    0 0 1 1 0 0 0
     """
     nuclei = np.maximum(labels, 0).astype(np.int32)
     targets = np.zeros((4, *labels.shape), np.float32)
@@ -63,8 +72,14 @@ def multihead_targets(labels: NDArray[np.integer], rule: TargetRule) -> NDArray[
 def relative_depth(nuclei: NDArray[np.int32]) -> NDArray[np.float32]:
     """Depth of each pixel in its nucleus over that nucleus' greatest depth: ``(H, W)`` float32 in ``[0, 1]``.
 
-    A pixel on the rim (a 4-neighbour that is not of the same nucleus) has depth 1, others 1 plus the Euclidean distance
-    to the nearest rim pixel. Outside the nuclei 0; every nucleus has a pixel with exactly 1. The image's edge is no rim.
+    A pixel on the rim (a 4-neighbour that is not of the same nucleus) has depth 1, others 1 plus the Euclidean
+    distance to the nearest rim pixel. Outside the nuclei 0; every nucleus has a pixel with exactly 1. The image's
+    edge is no rim.
+
+    Examples
+    --------
+    >>> relative_depth(np.array([[0, 5, 5, 5, 0, 9]], np.int32)).tolist()
+    [[0.0, 0.5, 1.0, 0.5, 0.0, 1.0]]
     """
     inside = nuclei > 0
     rim = np.zeros_like(inside)
