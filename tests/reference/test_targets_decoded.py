@@ -1,0 +1,45 @@
+"""From true targets back to the true nuclei: what the decoder loses even when the network is perfect."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nuxel.data.targets import TargetRule, multihead_targets
+from nuxel.decode.watershed import WatershedRule, decode_watershed
+from nuxel.metrics.matching import match
+
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
+pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
+
+HARDEST = ("693bc6458127", "e81c758e1ca1", "06_2", "1b44d2264383", "07_3", "03_5", "a0325cb7aa59", "05_1")
+
+
+def found_again(files):
+    """How many nuclei there are, and how many are found with an IoU above 0.8."""
+    there, found = 0, 0
+    for file in files:
+        labels = np.asarray(Image.open(file)).astype(np.int32)
+        maps = (multihead_targets(labels, TargetRule())[:3] * 255).astype(np.uint8)
+        matching = match(labels, decode_watershed(maps, WatershedRule()).labels, 0.8)
+        there += matching.true_positives + matching.false_negatives
+        found += matching.true_positives
+    return there, found
+
+
+def label_files():
+    return [*sorted(DATA.glob("dsb2018/labels/*.png")), *sorted(DATA.glob("tnbc/labels/*.png"))]
+
+
+def test_nearly_all_nuclei_survive_drawing_and_decoding():
+    there, found = found_again(label_files()[::12])
+    assert there > 2000
+    assert found >= 0.99 * there
+
+
+def test_most_nuclei_of_the_hardest_images_do():
+    files = [file for file in label_files() if file.stem in HARDEST]
+    assert len(files) == len(HARDEST)
+    there, found = found_again(files)
+    assert found >= 0.94 * there
