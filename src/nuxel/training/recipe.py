@@ -152,7 +152,7 @@ def make_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
     tables: dict[str, Any] = {
         key: _build(kind, raw.get(key, {}), f"{where}: [{key}]") for key, kind in _TABLES.items()
     }
-    own = {key: raw[key] for key in system_tables if key in raw}
+    own = {key: raw[key] for key in sorted(system_tables) if key in raw}
     system = _build(system_type, own, where)
     stride, crop = system.stride, tables["schedule"].crop
     if crop % stride or crop < 2 * stride:
@@ -172,7 +172,10 @@ def _build(kind: type[T], values: object, where: str) -> T:
         raise UsageError(f"{where} must be a table")
     hints = typing.get_type_hints(kind)
     _known_keys(values, set(hints), where)
-    built = {key: _value(hints[key], value, f"{where} {key}") for key, value in values.items()}
+    built = {}
+    for key, value in values.items():
+        place = f"{where}: [{key}]" if dataclasses.is_dataclass(hints[key]) else f"{where} {key}"
+        built[key] = _value(hints[key], value, place)
     missing = [
         f.name
         for f in dataclasses.fields(kind)  # type: ignore[arg-type]
@@ -207,9 +210,12 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if float in allowed and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-        names = " or ".join(kind.__name__ for kind in allowed if kind is not type(None))
-        raise UsageError(f"{where} must be a {names}, got {value!r}")
+        names = " or ".join(_KINDS[kind] for kind in allowed if kind is not type(None))
+        raise UsageError(f"{where} must be {names}, got {value!r}")
     return value
+
+
+_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
 def _known_keys(values: Mapping[str, Any], known: set[str], where: str) -> None:

@@ -1,0 +1,339 @@
+"""``nuxel train``, as a person runs it: what it writes, refuses, survives."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from nuxel.cli.main import main
+
+RECIPE = """
+system = "multihead_unet"
+seed = 3
+[[data.train]]
+folder = "{data}"
+[[data.val]]
+folder = "{data}"
+include = ["a"]
+[network]
+weights = "none"
+widths = [8, 8, 8]
+[schedule]
+epochs = 5
+steps_per_epoch = 2
+batch = 2
+crop = 32
+warmup_steps = 2
+decoder_rate = 2e-2
+validate_every = 2
+average_decay = 0.5
+workers = 0
+"""
+
+# Runs the command in a process that gets SIGKILL: in training step N, or between validation and checkpoint of epoch N.
+KILLED = """
+import os, signal, sys
+from nuxel.cli.main import main
+from nuxel.training.epoch_log import EpochLog
+from nuxel.training.module import TrainingModule
+
+where, number = sys.argv[1], int(sys.argv[2])
+
+def die_in(original, now):
+    def method(self, *args):
+        if now(self, *args):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, *args)
+    return method
+
+if where == "step":
+    step = TrainingModule.training_step
+    TrainingModule.training_step = die_in(step, lambda module, *_: module.global_step == number)
+else:
+    end = EpochLog.on_train_epoch_end
+    def write_and_die(self, trainer, module):
+        end(self, trainer, module)
+        if trainer.current_epoch == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+    EpochLog.on_train_epoch_end = write_and_die
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+def write_pair(folder: Path, stem: str, seed: int, side: int = 64) -> None:
+    """A noisy dark image with bright squares."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((side, side), np.uint16)
+    for number, (y, x) in enumerate(rng.integers(2, side - 14, (4, 2)), 1):
+        labels[y : y + 12, x : x + 12] = number
+    image = np.clip(np.where(labels > 0, 190, 30) + rng.normal(0, 8, labels.shape), 0, 255).astype(np.uint8)
+    for name, array in (("images", image), ("labels", labels)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(folder / name / f"{stem}.png")
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_pair(folder, "a", 0)
+    write_pair(folder, "b", 1)
+    path = folder / "tiny.toml"
+    path.write_text(RECIPE.format(data=folder.as_posix()), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def unbroken(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "unbroken"
+    assert main(["train", str(recipe), "--out", str(out)]) == 0
+    return out
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def checkpoint(run: Path, name: str = "last") -> dict:
+    return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def events(run: Path) -> dict[str, list[tuple[int, float]]]:
+    found = EventAccumulator(str(run / "tensorboard")).Reload()
+    return {tag: [(e.step, e.value) for e in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+
+
+def assert_equal(first: object, second: object, where: str = "checkpoint") -> None:
+    """Bit for bit the same, all the way down; paths of the run folders may differ."""
+    if isinstance(first, dict):
+        assert first.keys() == second.keys(), where
+        for key in first:
+            if key not in (
+                "dirpath",
+                "best_model_path",
+                "last_model_path",
+                "kth_best_model_path",
+                "best_k_models",
+            ):
+                assert_equal(first[key], second[key], f"{where} {key}")
+    elif isinstance(first, (list, tuple)):
+        assert len(first) == len(second), where
+        for index, (a, b) in enumerate(zip(first, second, strict=True)):
+            assert_equal(a, b, f"{where} {index}")
+    elif isinstance(first, torch.Tensor):
+        assert torch.equal(first, second), where
+    else:
+        assert first == second, where
+
+
+def killed(where: str, number: int, recipe: Path, out: Path, *more: str) -> None:
+    """Run ``nuxel train`` in a process of its own until it is killed with SIGKILL."""
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-c",
+        KILLED,
+        where,
+        str(number),
+        "train",
+        str(recipe),
+        "--out",
+        str(out),
+    ]
+    threads = str(torch.get_num_threads())
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": threads,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    done = subprocess.run([*command, *more], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert done.stderr == ""
+    assert done.stdout == ""
+
+
+@pytest.fixture(scope="module")
+def continued(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Killed in mid-epoch 2, continued, killed after epoch 3 was validated and before its checkpoint, moved to
+    another folder, continued to the end.
+    """
+    run = tmp_path_factory.mktemp("runs") / "killed"
+    killed("step", 5, recipe, run)
+    assert checkpoint(run)["epoch"] == 1
+    killed("checkpoint", 3, recipe, run, "--resume")
+    assert checkpoint(run)["epoch"] == 2
+    assert [row["epoch"] for row in rows(run)] == list("0123")
+    moved = run.with_name("moved")
+    shutil.move(run, moved)
+    assert main(["train", str(recipe), "--out", str(moved), "--resume"]) == 0
+    return moved
+
+
+class TestRun:
+    def test_one_row_an_epoch(self, unbroken: Path) -> None:
+        found = rows(unbroken)
+        assert [row["epoch"] for row in found] == list("01234")
+        assert [row["step"] for row in found] == ["2", "4", "6", "8", "10"]
+        assert all(float(row["train/loss"]) > 0 for row in found)
+        validated = [bool(row["val/mAP"]) for row in found]
+        assert validated == [False, True, False, True, False]
+
+    def test_tensorboard_shows_the_same_numbers(self, unbroken: Path) -> None:
+        found = events(unbroken)
+        assert [step for step, _ in found["train/loss"]] == [2, 4, 6, 8, 10]
+        assert [value for _, value in found["train/loss"]] == pytest.approx(
+            [float(row["train/loss"]) for row in rows(unbroken)], rel=1e-6
+        )
+        assert [step for step, _ in found["val/mAP"]] == [4, 8]
+
+    def test_a_picture_for_each_validation(self, unbroken: Path) -> None:
+        pictures = sorted((unbroken / "pictures").iterdir())
+        assert [path.name for path in pictures] == ["epoch_0001.png", "epoch_0003.png"]
+        with Image.open(pictures[0]) as picture:
+            assert picture.size == (64 + 4, 2 * 64 + 4)
+
+    def test_checkpoints_hold_no_code(self, unbroken: Path) -> None:
+        assert checkpoint(unbroken)["epoch"] == 4
+        assert checkpoint(unbroken, "best")["epoch"] in (1, 3)
+
+    def test_what_is_exported_are_the_averaged_weights(self, unbroken: Path) -> None:
+        state = checkpoint(unbroken)
+        averaged, current = state["state_dict"], state["current_model_state"]
+        assert averaged.keys() == current.keys()
+        assert any(not torch.equal(averaged[key], current[key]) for key in averaged)
+
+    def test_only_the_run_folder_is_written(self, unbroken: Path) -> None:
+        assert sorted(path.name for path in unbroken.iterdir()) == [
+            "checkpoints", "metrics.csv", "pictures", "recipe.json", "tensorboard",
+        ]  # fmt: skip
+        assert sorted(path.name for path in (unbroken / "checkpoints").iterdir()) == [
+            "best.ckpt",
+            "last.ckpt",
+        ]
+
+    def test_nothing_is_said_but_the_end(
+        self, recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+    ) -> None:
+        short = ["--set", "schedule.epochs=1", "--set", "data.val=[]"]
+        assert main(["train", str(recipe), "--out", str(tmp_path / "run"), *short]) == 0
+        said = capfd.readouterr()
+        assert said.err == ""
+        assert said.out.startswith("trained: ")
+        assert said.out.count("\n") == 1
+        assert not (tmp_path / "run" / "pictures").exists()
+        assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
+        assert "val/mAP" not in rows(tmp_path / "run")[0]
+
+
+class TestKilled:
+    def test_ends_with_the_same_weights_averages_and_optimiser(self, continued: Path, unbroken: Path) -> None:
+        first, second = checkpoint(continued), checkpoint(unbroken)
+        for key in (
+            "state_dict",
+            "current_model_state",
+            "averaging_state",
+            "optimizer_states",
+            "lr_schedulers",
+        ):
+            assert_equal(first[key], second[key], key)
+        assert_equal(first["callbacks"], second["callbacks"], "callbacks")
+        assert (first["epoch"], first["global_step"]) == (second["epoch"], second["global_step"])
+
+    def test_has_the_same_best(self, continued: Path, unbroken: Path) -> None:
+        first, second = checkpoint(continued, "best"), checkpoint(unbroken, "best")
+        assert first["epoch"] == second["epoch"]
+        assert_equal(first["state_dict"], second["state_dict"])
+
+    def test_has_the_same_logs(self, continued: Path, unbroken: Path) -> None:
+        assert (continued / "metrics.csv").read_bytes() == (unbroken / "metrics.csv").read_bytes()
+        assert events(continued) == events(unbroken)
+
+    def test_has_the_same_pictures(self, continued: Path, unbroken: Path) -> None:
+        for picture in (unbroken / "pictures").iterdir():
+            assert (continued / "pictures" / picture.name).read_bytes() == picture.read_bytes()
+
+    def test_another_number_of_workers_changes_nothing(
+        self, recipe: Path, unbroken: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "run"
+        assert main(["train", str(recipe), "--out", str(out), "--set", "schedule.workers=1"]) == 0
+        assert_equal(checkpoint(out)["state_dict"], checkpoint(unbroken)["state_dict"])
+
+    def test_a_finished_run_stays_as_it_is(self, recipe: Path, continued: Path) -> None:
+        before = {
+            p: p.read_bytes() for p in continued.rglob("*") if p.is_file() and "tensorboard" not in p.parts
+        }
+        assert main(["train", str(recipe), "--out", str(continued), "--resume"]) == 0
+        assert_equal(checkpoint(continued)["epoch"], 4)
+        for path, content in before.items():
+            if path.suffix != ".ckpt":
+                assert path.read_bytes() == content, path
+
+
+class TestRefused:
+    def refused(self, capsys: pytest.CaptureFixture, recipe: Path, out: Path, *more: str) -> str:
+        assert main(["train", str(recipe), "--out", str(out), *more]) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.startswith("nuxel train: ")
+        assert said.err.count("\n") == 1
+        return said.err
+
+    def test_a_second_run_in_the_same_folder(self, capsys, recipe: Path, unbroken: Path) -> None:
+        before = (unbroken / "metrics.csv").read_bytes()
+        assert "already holds a run; continue it with --resume" in self.refused(capsys, recipe, unbroken)
+        assert (unbroken / "metrics.csv").read_bytes() == before
+
+    def test_to_continue_with_another_recipe(self, capsys, recipe: Path, unbroken: Path) -> None:
+        said = self.refused(capsys, recipe, unbroken, "--resume", "--set", "schedule.epochs=6")
+        assert "started with another recipe" in said
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ("schedule.epoch=3", "did you mean epochs?"),
+            ("data.train=[]", "names no [[data.train]] folder"),
+            ('data.train=[{folder="/absent"}]', "/absent: no such folder of annotated images"),
+            ('data.val=[{folder="/absent"}]', "/absent: no such folder of annotated images"),
+            ("network.encoder=tf_efficientnet_lite9", "did you mean tf_efficientnet_lite"),
+            ("network.encoder=efficientnet_b0", "depend on the tiling"),
+            ("network.weights=/absent.pth", "/absent.pth: no such weights file"),
+        ],
+    )
+    def test_what_cannot_start(self, capsys, recipe: Path, tmp_path: Path, change: str, words: str) -> None:
+        assert words in self.refused(capsys, recipe, tmp_path / "run", "--set", change)
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize("part", ["train", "val"])
+    def test_labels_of_another_shape(self, capsys, recipe: Path, tmp_path: Path, part: str) -> None:
+        write_pair(tmp_path, "odd", 0)
+        Image.fromarray(np.zeros((64, 60), np.uint16)).save(tmp_path / "labels" / "odd.png")
+        said = self.refused(
+            capsys, recipe, tmp_path / "run", "--set", f'data.{part}=[{{folder="{tmp_path.as_posix()}"}}]'
+        )
+        assert "labels are (64, 60), but the image odd.png is (64, 64)" in said
+        assert not (tmp_path / "run").exists()
+
+    def test_an_image_without_labels(self, capsys, recipe: Path, tmp_path: Path) -> None:
+        write_pair(tmp_path, "alone", 0)
+        (tmp_path / "labels" / "alone.png").unlink()
+        said = self.refused(
+            capsys, recipe, tmp_path / "run", "--set", f'data.train=[{{folder="{tmp_path.as_posix()}"}}]'
+        )
+        assert "alone.png: no labels" in said
+
+    def test_a_run_folder_that_cannot_be_made(self, capsys, recipe: Path, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        assert "the run folder cannot be made" in self.refused(capsys, recipe, tmp_path / "file" / "run")

@@ -1,0 +1,105 @@
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from nuxel.data.dataset import Annotated, Source, find_annotated
+from nuxel.errors import NuxelError
+from nuxel.systems.multihead_unet import MultiheadUNet
+from nuxel.training.augment import Augmentation
+from nuxel.training.samples import EpochSampler, RandomViews
+
+
+def views(items: list[Annotated], seed: int = 0, balance: float = 1.0) -> RandomViews:
+    return RandomViews(
+        items, MultiheadUNet().draw_targets, Augmentation(), crop=32, balance=balance, seed=seed
+    )
+
+
+@pytest.fixture
+def items(data: Path) -> list[Annotated]:
+    return find_annotated(Source(str(data)))
+
+
+def same(first, second) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+class TestViews:
+    def test_shapes_and_kinds(self, items: list[Annotated]) -> None:
+        picture, targets, annotated = views(items)[0]
+        assert (picture.shape, targets.shape, annotated.shape) == ((3, 32, 32), (4, 32, 32), (1, 32, 32))
+        assert {t.dtype for t in (picture, targets, annotated)} == {torch.float32}
+        assert annotated.all()
+
+    def test_a_sample_is_a_function_of_seed_and_position(self, items: list[Annotated]) -> None:
+        first, second = views(items), views(items)
+        backwards = {position: second[position] for position in (7, 3, 0, 3)}
+        for position in (0, 3, 7):
+            assert same(first[position], backwards[position])
+        assert not same(first[0], first[1])
+        assert not same(first[0], views(items, seed=1)[0])
+
+    def test_workers_do_not_matter(self, items: list[Annotated]) -> None:
+        dataset = views(items)
+        batches = [
+            list(DataLoader(dataset, batch_size=2, sampler=EpochSampler(4), num_workers=workers))
+            for workers in (0, 2)
+        ]
+        assert all(same(a, b) for a, b in zip(*batches, strict=True))
+
+    def test_what_nobody_annotated_is_marked(self, tmp_path: Path, draw) -> None:
+        image, labels = draw(64, 0)
+        labels[:, :32] = -1
+        for name in ("images", "labels"):
+            (tmp_path / name).mkdir()
+        np.save(tmp_path / "labels" / "a.npy", labels)
+        Image.fromarray(image).save(tmp_path / "images" / "a.png")
+        dataset = views(find_annotated(Source(str(tmp_path))))
+        shares = [dataset[k][2].mean().item() for k in range(20)]
+        assert 0.2 < np.mean(shares) < 0.8
+        _, targets, annotated = dataset[int(np.argmin(np.abs(np.array(shares) - 0.5)))]
+        assert not (targets * (1 - annotated)).any()
+
+    @pytest.mark.parametrize(("balance", "expected"), [(1.0, 1 / 4), (0.0, 1 / 2), (0.5, 1 / (1 + 3**0.5))])
+    def test_groups_are_drawn_by_size_to_the_power_of_balance(
+        self, items: list[Annotated], balance: float, expected: float
+    ) -> None:
+        a, b = items
+        four = [Annotated(a.image, a.labels, "large")] * 3 + [Annotated(b.image, b.labels, "small")]
+        dataset = views(four, balance=balance)
+        assert dataset.probabilities.sum() == pytest.approx(1)
+        assert dataset.probabilities[3] == pytest.approx(expected)
+        drawn = Counter(
+            int(np.random.default_rng([0, k]).choice(4, p=dataset.probabilities)) for k in range(600)
+        )
+        assert drawn[3] / 600 == pytest.approx(expected, abs=0.06)
+
+    def test_a_label_image_of_another_shape_is_named(self, tmp_path: Path, draw, write) -> None:
+        image, _ = draw(64, 0)
+        write(tmp_path, "odd", image, np.zeros((64, 63), np.int32))
+        with pytest.raises(
+            NuxelError, match=r"odd\.png: labels are \(64, 63\), but the image odd\.png is \(64, 64\)"
+        ):
+            views(find_annotated(Source(str(tmp_path))))
+
+
+class TestSampler:
+    def test_epochs_follow_each_other_without_overlap(self) -> None:
+        sampler = EpochSampler(5)
+        seen = []
+        for epoch in range(3):
+            sampler.set_epoch(epoch)
+            seen += list(sampler)
+        assert seen == list(range(15))
+        assert len(sampler) == 5
+
+    def test_any_epoch_can_be_first(self) -> None:
+        sampler = EpochSampler(4)
+        sampler.set_epoch(6)
+        assert list(sampler) == list(sampler) == [24, 25, 26, 27]
+        assert max(Counter(sampler).values()) == 1
