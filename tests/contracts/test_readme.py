@@ -58,6 +58,14 @@ def test_links_lead_somewhere(page: str) -> None:
             assert (path.parent / target).exists(), target
 
 
+def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    monkeypatch.chdir(ROOT)
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert len(names["nuclei"]) > 0  # type: ignore[arg-type]
+
+
 def test_the_examples_are_small_and_explained() -> None:
     explained = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
     images = sorted((ROOT / "examples").glob("*.png"))
