@@ -5,14 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Instances", "NuxelError", "__version__", "segment"]
+__all__ = ["Instances", "NuxelError", "__version__", "evaluate", "segment"]
 
 if TYPE_CHECKING:
     from nuxel.errors import NuxelError
+    from nuxel.evaluation.evaluate import evaluate
     from nuxel.instances import Instances
     from nuxel.predict.segment import segment
 
-_HOMES = {"segment": "nuxel.predict.segment", "Instances": "nuxel.instances", "NuxelError": "nuxel.errors"}
+_HOMES = {
+    "Instances": "nuxel.instances",
+    "NuxelError": "nuxel.errors",
+    "evaluate": "nuxel.evaluation.evaluate",
+    "segment": "nuxel.predict.segment",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ from nuxel.errors import NuxelError, UsageError
 
 _VERBS = {
     "segment": "find every nucleus in images",
+    "evaluate": "compare predicted nuclei with true ones",
     "train": "train a system from a recipe",
     "export-model": "turn a training run into one model file",
     "models": "list the models that ship with nuxel",

@@ -14,6 +14,10 @@ from PIL import Image
 
 from nuxel.errors import NuxelError
 
+TIFF_SUFFIXES = (".tif", ".tiff")
+LABEL_SUFFIXES = (*TIFF_SUFFIXES, ".png", ".npy")
+"""Extensions of label images, in lower case."""
+
 _INT32_MAX = np.iinfo(np.int32).max
 _INT32_MIN = np.iinfo(np.int32).min
 

@@ -1,0 +1,1 @@
+"""Predictions against the truth: files in, scores, comparison and report out."""

@@ -1,0 +1,183 @@
+"""``nuxel.evaluate``: every prediction against its truth."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nuxel.errors import NuxelError, UsageError
+from nuxel.evaluation.index import Index, read_index
+from nuxel.evaluation.label_sets import LabelArray, LabelSource, find_labels
+from nuxel.evaluation.pairs import Pair, pair_labels
+from nuxel.evaluation.scores import ImageScores, score_image
+from nuxel.evaluation.summary import Summary, summarise
+
+Given = str | os.PathLike[str] | NDArray[Any]
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to compare.
+
+    Parameters
+    ----------
+    threshold
+        IoU in ``(0, 1]`` that a match must exceed, for precision, recall, F1, PQ and error classes.
+    hausdorff
+        Measure the Hausdorff distances of matched nuclei too. Not for slides that are read in bands.
+    boxes
+        Also the VOC and COCO average precision of scored boxes; needs the tables that ``nuxel segment`` writes, and
+        ``nuxel[report]`` installed.
+    allow_missing
+        Count a truth without a prediction as an image in which nothing was found.
+    where
+        Only images whose row in the index has these values.
+    group
+        Columns of the index to make tables of; all that tell images apart when empty.
+    """
+
+    threshold: float = 0.5
+    hausdorff: bool = False
+    boxes: bool = False
+    allow_missing: bool = False
+    where: Mapping[str, str] = field(default_factory=dict)
+    group: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold <= 1:
+            raise UsageError(f"the IoU threshold must be above 0 and at most 1, got {self.threshold}")
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The result: a row for each image, and what they say together.
+
+    Parameters
+    ----------
+    images
+        Scores of each image, sorted by name.
+    pairs
+        The label images they come from, in the same order.
+    settings
+        How they were compared.
+    boxes
+        Average precision of the scored boxes by name, see :func:`nuxel.evaluation.detections.box_scores`; empty
+        unless asked for.
+    """
+
+    images: Sequence[ImageScores]
+    pairs: Sequence[Pair]
+    settings: Settings
+    boxes: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def totals(self) -> Summary:
+        """All images together."""
+        return summarise(self.images)
+
+    @property
+    def groups(self) -> dict[str, dict[str, Summary]]:
+        """For each column of the index, for each of its values, the images that have it."""
+        columns = dict.fromkeys(name for row in self.images for name in row.groups)
+        return {column: self._groups_of(column) for column in columns}
+
+    def _groups_of(self, column: str) -> dict[str, Summary]:
+        values = sorted({row.groups[column] for row in self.images}, key=_numbers_first)
+        return {
+            value: summarise([row for row in self.images if row.groups[column] == value]) for value in values
+        }
+
+
+def evaluate(
+    predicted: Given,
+    truth: Given,
+    *,
+    index: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Evaluation:
+    """Compare predicted nuclei with true ones.
+
+    Parameters
+    ----------
+    predicted, truth
+        Each a label image ``(H, W)`` of integers, a label file (TIFF, PNG, NPY), a run-length CSV, or a folder: the
+        output of ``nuxel segment``, label files, or the competition's ``<id>/masks/*.png``. What belongs together is
+        told by the path below the folder. In the truth, negative labels are pixels that are not annotated.
+    index
+        A CSV with a column ``id`` or ``ImageId`` and columns that put images into groups.
+    progress
+        Called with (done, total, image) after each image.
+    **settings
+        ``threshold``, ``hausdorff``, ``boxes``, ``allow_missing``, ``where``, ``group``: see :class:`Settings`.
+
+    Returns
+    -------
+    Evaluation
+        With ``images``, ``totals`` and ``groups``.
+
+    Raises
+    ------
+    UsageError
+        If a path does not exist, nothing matches, or something has no partner.
+    NuxelError
+        If a file cannot be read, or two that belong together differ in shape.
+
+    Examples
+    --------
+    >>> truth = np.array([[1, 1, 1, 1, 2]])
+    >>> result = evaluate(np.array([[7, 7, 7, 0, 0]]), truth)
+    >>> result.totals.mean["recall"], result.totals.mean["aji"], result.images[0].errors["missed"]
+    (0.5, 0.6, 1)
+    """
+    chosen = Settings(**settings)
+    rows = None if index is None else read_index(index)
+    if rows is None and (chosen.where or chosen.group):
+        raise UsageError("where and group speak of columns of an index: give one with --index CSV")
+    sides = [_sources(given, name) for given, name in ((predicted, "prediction"), (truth, "truth"))]
+    if rows and chosen.where:
+        sides = [{name: side[name] for name in rows.select(side, chosen.where)} for side in sides]
+    pairs = pair_labels(*sides, allow_missing=chosen.allow_missing)
+    images = []
+    groups = _groups(rows, pairs, chosen.group)
+    for done, pair in enumerate(pairs, 1):
+        images.append(_score(pair, chosen, groups.get(pair.image, {})))
+        if progress:
+            progress(done, len(pairs), pair.image)
+    return Evaluation(images, pairs, chosen, _box_scores(pairs) if chosen.boxes else {})
+
+
+def _box_scores(pairs: Sequence[Pair]) -> dict[str, float]:
+    from nuxel.evaluation.detections import box_scores
+
+    return box_scores(pairs)
+
+
+def _numbers_first(value: str) -> tuple[bool, float, str]:
+    return (False, float(value), "") if value.isdecimal() else (True, 0.0, value)
+
+
+def _sources(given: Given, name: str) -> dict[str, LabelSource]:
+    if isinstance(given, np.ndarray):
+        if given.ndim != 2 or given.dtype.kind not in "iu":
+            raise NuxelError(f"the {name} is {given.shape} {given.dtype}; labels must be (H, W) integers.")
+        return {"image": LabelArray(given, f"the {name}")}
+    return find_labels(Path(given))
+
+
+def _groups(index: Index | None, pairs: Sequence[Pair], columns: Sequence[str]) -> dict[str, dict[str, str]]:
+    return index.groups([pair.image for pair in pairs], columns) if index else {}
+
+
+def _score(pair: Pair, settings: Settings, groups: Mapping[str, str]) -> ImageScores:
+    labels = (pair.count_in_bands(),) if pair.is_slide else pair.read()
+    return score_image(
+        pair.image, *labels, threshold=settings.threshold, hausdorff=settings.hausdorff, groups=groups
+    )

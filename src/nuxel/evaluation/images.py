@@ -1,0 +1,73 @@
+"""The images that label images belong to, for pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nuxel.errors import NuxelError
+from nuxel.evaluation.evaluate import Evaluation
+from nuxel.evaluation.label_sets import LabelFile, MaskFolder, image_name
+from nuxel.evaluation.pairs import match_names
+from nuxel.image.find import find_images
+from nuxel.image.normalise import normalise
+from nuxel.image.read import read_image
+
+
+def find_displays(evaluation: Evaluation, folder: Path | None = None) -> dict[str, Path]:
+    """The image file of each image that has one.
+
+    Parameters
+    ----------
+    evaluation
+        Says which images, and where their truth is.
+    folder
+        Where the images are. Without it, folders ``images`` beside the truth are searched.
+
+    Raises
+    ------
+    UsageError
+        If there is no image in the folder.
+    """
+    if folder is None:
+        candidates = dict(_beside_truth(evaluation))
+    else:
+        candidates = {image_name(found.relative): found.path for found in find_images([folder])}
+    partner = match_names([row.image for row in evaluation.images], candidates)
+    return {image: candidates[name] for image, name in partner.items()}
+
+
+def _beside_truth(evaluation: Evaluation) -> Iterator[tuple[str, Path]]:
+    """Images in folders ``images`` beside the mask folder or the folder ``labels`` of each truth."""
+    listed: dict[Path, dict[str, Path]] = {}
+    for pair in evaluation.pairs:
+        if not isinstance(pair.truth, LabelFile | MaskFolder):
+            continue
+        labels = pair.truth.path.parent
+        folder = (labels if isinstance(pair.truth, MaskFolder) else labels.parent) / "images"
+        if folder not in listed:
+            found = find_images([folder]) if folder.is_dir() and any(os.scandir(folder)) else []
+            listed[folder] = {image.relative.name: image.path for image in found}
+        name = pair.image.rpartition("/")[2]
+        if name in listed[folder]:
+            yield pair.image, listed[folder][name]
+
+
+def read_display(path: Path | None, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8] | None, str]:
+    """The image as it is shown, ``(H, W, 3)`` uint8, or None and the reason why it is not."""
+    if path is None:
+        return None, "no image was found (--images DIR)"
+    try:
+        pixels = normalise(read_image(path).pixels)
+    except NuxelError as error:
+        return None, str(error)
+    if pixels.shape[:2] != shape:
+        return (
+            None,
+            f"{path} is {pixels.shape[0]} x {pixels.shape[1]} pixels, its labels {shape[0]} x {shape[1]}",
+        )
+    return pixels, ""

@@ -1,0 +1,214 @@
+"""Where label images are: files, folders, mask folders, run-length tables; each under the name of its image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nuxel.data.dataset import read_masks
+from nuxel.errors import NuxelError, UsageError
+from nuxel.image.formats import stem
+from nuxel.labels.read import LABEL_SUFFIXES, read_labels
+from nuxel.labels.run_length import RunLengths, Shape, read_run_lengths
+
+PRODUCT_END = "_labels"
+_IMAGES, _LABELS, _MASKS = "images", "labels", "masks"
+
+
+class LabelSource(Protocol):
+    """One label image that can be read when it is needed."""
+
+    @property
+    def where(self) -> str:
+        """The file or folder, for messages."""
+
+    @property
+    def sized(self) -> bool:
+        """Whether it can be read without knowing the shape of the image from elsewhere."""
+
+    def read(self, shape: Shape | None) -> NDArray[np.int32]:
+        """``(H, W)`` int32; of ``shape`` where the source is not sized."""
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """A TIFF, PNG or NPY file of labels."""
+
+    path: Path
+    sized: bool = True
+
+    @property
+    def where(self) -> str:
+        return str(self.path)
+
+    def read(self, shape: Shape | None) -> NDArray[np.int32]:  # noqa: ARG002
+        return read_labels(self.path)
+
+
+@dataclass(frozen=True)
+class MaskFolder:
+    """The competition's folder of masks, one PNG a nucleus."""
+
+    path: Path
+    sized: bool = True
+
+    @property
+    def where(self) -> str:
+        return str(self.path)
+
+    def read(self, shape: Shape | None) -> NDArray[np.int32]:  # noqa: ARG002
+        return read_masks(self.path)
+
+
+@dataclass(frozen=True)
+class RunLengthRows:
+    """The rows of one image in a run-length CSV."""
+
+    runs: RunLengths
+
+    @property
+    def where(self) -> str:
+        return self.runs.source
+
+    @property
+    def sized(self) -> bool:
+        return self.runs.shape is not None
+
+    def read(self, shape: Shape | None) -> NDArray[np.int32]:
+        shape = self.runs.shape or shape
+        if shape is None:
+            raise NuxelError(
+                f"{self.where}: runs alone do not say how large the image is; compare them with label images, or add "
+                "the columns Height and Width."
+            )
+        return self.runs.paint(shape)
+
+
+@dataclass(frozen=True)
+class LabelArray:
+    """A label image that is in memory already."""
+
+    labels: NDArray[Any] = field(repr=False, compare=False)
+    where: str = "array"
+    sized: bool = True
+
+    def read(self, shape: Shape | None) -> NDArray[np.int32]:  # noqa: ARG002
+        return self.labels
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """The empty label image that stands for a missing prediction."""
+
+    where: str = "missing"
+    sized: bool = False
+
+    def read(self, shape: Shape | None) -> NDArray[np.int32]:
+        return np.zeros(shape or (0, 0), np.int32)
+
+
+def find_labels(given: str | os.PathLike[str]) -> dict[str, LabelSource]:
+    """Every label image of a file or folder, under the name of its image.
+
+    The name is the path below the folder without extension, ``_labels``, and folders ``images`` and ``labels``.
+
+    A file is a run-length CSV (see :func:`nuxel.labels.run_length.read_run_lengths`) or a label image. In a folder,
+    sub-folders included, the labels are the first of these that there is, and nothing else:
+
+    - the files in folders ``labels`` that stand beside a folder ``images``;
+    - the competition's ``<id>/masks/*.png``;
+    - files ``*_labels.tif`` (or ``.png``, ``.npy``), as ``nuxel segment`` writes them;
+    - all TIFF, PNG and NPY files.
+
+    Raises
+    ------
+    UsageError
+        If there is no such file or folder, no label image in it, or two for the same image.
+    NuxelError
+        If a CSV is no run-length file.
+    """
+    path = Path(given)
+    if path.is_file():
+        if path.suffix.lower() == ".csv":
+            return {image: RunLengthRows(runs) for image, runs in read_run_lengths(path).items()}
+        return {_bare_name(path): LabelFile(path)}
+    if not path.is_dir():
+        raise UsageError(f"{path}: there is no such file or folder")
+    found: dict[str, LabelSource] = {}
+    for source in _in_folder(path):
+        name = _name_of(source, path)
+        if name in found:
+            raise UsageError(
+                f"{found[name].where} and {source.where} would both be the labels of image '{name}': remove one"
+            )
+        found[name] = source
+    if not found:
+        raise UsageError(
+            f"{path}: no label image in this folder or below it "
+            f"(looked for {', '.join(LABEL_SUFFIXES)} files and folders {_MASKS})"
+        )
+    return found
+
+
+def _in_folder(folder: Path) -> Sequence[LabelFile | MaskFolder]:
+    """The first kind of labels that there are: of a data set, of the competition, of ``nuxel segment``, any."""
+    masks: list[MaskFolder] = []
+    annotated: list[LabelFile] = []
+    files: list[LabelFile] = []
+    for here, folders, names in _walk(folder):
+        if _LABELS in folders and _IMAGES in folders:
+            folders.remove(_IMAGES)
+        if _MASKS in folders:
+            masks.append(MaskFolder(here / _MASKS))
+            folders.clear()
+            continue
+        labels = [LabelFile(here / name) for name in names if PurePath(name).suffix.lower() in LABEL_SUFFIXES]
+        files += labels
+        if here != folder and _is_annotation(here, folder):
+            annotated += labels
+    products = [file for file in files if stem(file.path).endswith(PRODUCT_END)]
+    return annotated or masks or products or files
+
+
+def _is_annotation(folder: Path, root: Path) -> bool:
+    """Whether it is, or lies in, a folder ``labels`` beside a folder ``images``, both below the root."""
+    below = [folder, *folder.parents][: len(folder.relative_to(root).parts)]
+    return any(part.name == _LABELS and (part.parent / _IMAGES).is_dir() for part in below)
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    for here, folders, names in os.walk(folder, followlinks=False):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield Path(here), folders, sorted(name for name in names if not name.startswith("."))
+
+
+def _name_of(source: LabelFile | MaskFolder, root: Path) -> str:
+    if isinstance(source, MaskFolder):
+        image = source.path.parent
+        return image.relative_to(root).as_posix() if image != root else root.resolve().name
+    return image_name(source.path.relative_to(root).with_name(_bare_name(source.path)))
+
+
+def _bare_name(path: Path) -> str:
+    bare = stem(path) if path.suffix.lower() != ".npy" else path.stem
+    return bare.removesuffix(PRODUCT_END) or bare
+
+
+def image_name(relative: PurePath) -> str:
+    """The name of an image from its path below a folder, which has no extension any more.
+
+    Examples
+    --------
+    >>> [image_name(PurePath(path)) for path in ("plate/A1", "images/x", "3f2a/images/3f2a")]
+    ['plate/A1', 'x', '3f2a']
+    """
+    *folders, name = relative.parts
+    if len(folders) > 1 and folders[-1] == _IMAGES and folders[-2] == name:
+        folders = folders[:-2]
+    return PurePath(*[part for part in folders if part not in (_IMAGES, _LABELS)], name).as_posix()

@@ -1,0 +1,175 @@
+"""Which prediction belongs to which truth."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nuxel.errors import NuxelError, UsageError
+from nuxel.evaluation.label_sets import LabelFile, LabelSource, Nothing
+from nuxel.labels.bands import aligned, plane_shape, read_bands
+from nuxel.metrics.overlap import OverlapTable, count_overlaps
+
+LARGE = 1 << 26
+"""Pixels from which a pair is read in bands, and is no longer shown as a picture."""
+
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image: its name, its truth and its prediction."""
+
+    image: str
+    truth: LabelSource
+    predicted: LabelSource
+
+    def read(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """The truth and the prediction, ``(H, W)`` int32 each.
+
+        Raises
+        ------
+        NuxelError
+            If either cannot be read, their shapes differ, or a predicted label is negative.
+        """
+        if self.truth.sized:
+            truth = self.truth.read(None)
+            predicted = self.predicted.read(_plane(truth))
+        else:
+            known = self.predicted.read(None) if self.predicted.sized else None
+            truth = self.truth.read(None if known is None else _plane(known))
+            predicted = np.zeros_like(truth) if known is None else known
+        self._refuse_other_shape(truth.shape, predicted.shape)
+        if predicted.min(initial=0) < 0:
+            raise NuxelError(
+                f"{self.predicted.where}: holds the negative label {predicted.min()}; only the truth can have pixels "
+                "that are not annotated."
+            )
+        return truth, predicted
+
+    @property
+    def is_slide(self) -> bool:
+        """Whether both are TIFF files that are too large to be held in memory, and can be read in bands."""
+        if not isinstance(self.truth, LabelFile) or not isinstance(self.predicted, LabelFile):
+            return False
+        shapes = [plane_shape(source.path) for source in (self.truth, self.predicted)]
+        return all(shape is not None and shape[0] * shape[1] >= LARGE for shape in shapes)
+
+    def count_in_bands(self) -> OverlapTable:
+        """The overlaps of truth and prediction of a slide, counted band by band.
+
+        Raises
+        ------
+        NuxelError
+            If either cannot be read, or their shapes differ.
+        """
+        truth, predicted = Path(self.truth.where), Path(self.predicted.where)
+        self._refuse_other_shape(plane_shape(truth) or (), plane_shape(predicted) or ())
+        try:
+            return count_overlaps(aligned(read_bands(truth), read_bands(predicted)))
+        except NuxelError as error:
+            raise NuxelError(f"{predicted} against {truth}: {error}") from error
+
+    def _refuse_other_shape(self, truth: tuple[int, ...], predicted: tuple[int, ...]) -> None:
+        if predicted != truth:
+            raise NuxelError(
+                f"{self.predicted.where}: the prediction is {predicted[0]} x {predicted[1]} pixels, but the truth "
+                f"{self.truth.where} is {truth[0]} x {truth[1]}; both must be of the same image, unscaled."
+            )
+
+
+def _plane(labels: NDArray[np.int32]) -> tuple[int, int]:
+    return labels.shape[0], labels.shape[1]
+
+
+def pair_labels(
+    predicted: Mapping[str, LabelSource],
+    truth: Mapping[str, LabelSource],
+    *,
+    allow_missing: bool = False,
+) -> list[Pair]:
+    """Pair predictions and truths by the names of their images, sorted by name.
+
+    Equal names first. Of the others, two belong together if one name is the end of the other (``plate/A1`` and
+    ``A1``) and neither could go with a third.
+
+    Parameters
+    ----------
+    predicted, truth
+        Sources by name, as :func:`nuxel.evaluation.label_sets.find_labels` gives them. A single one on each side are a
+        pair whatever their names.
+    allow_missing
+        Count a truth without a prediction as an image in which nothing was found.
+
+    Raises
+    ------
+    UsageError
+        If nothing matches, anything has no partner (each named), or a prediction and its truth are one file.
+    """
+    partner = match_names(predicted, truth)
+    missing = sorted(set(truth) - set(partner.values()))
+    extra = sorted(set(predicted) - set(partner))
+    if not partner:
+        raise UsageError(
+            f"no prediction has the name of a truth: {_listed(sorted(predicted))} against {_listed(sorted(truth))}"
+        )
+    problems = []
+    if missing and not allow_missing:
+        problems.append(f"no prediction for {_listed(missing)} (--allow-missing counts them as empty)")
+    if extra:
+        problems.append(f"no truth for {_listed(extra)}")
+    if problems:
+        raise UsageError("; ".join(problems))
+    same = [t for p, t in partner.items() if predicted[p] == truth[t]]
+    if same:
+        raise UsageError(f"prediction and truth are the same file: {truth[same[0]].where}")
+    pairs = [Pair(min(p, t, key=len), truth[t], predicted[p]) for p, t in partner.items()]
+    pairs += [Pair(name, truth[name], Nothing()) for name in missing]
+    return sorted(pairs, key=lambda pair: pair.image)
+
+
+def match_names(first: Iterable[str], second: Iterable[str]) -> dict[str, str]:
+    """For each name of the first that has a partner, its partner in the second; see :func:`pair_labels`.
+
+    Examples
+    --------
+    >>> match_names(["a/x", "a/y", "z"], ["x", "b/y", "z"])
+    {'z': 'z', 'a/x': 'x'}
+    """
+    left, right = list(first), list(second)
+    if len(left) == len(right) == 1:
+        return {left[0]: right[0]}
+    matched = {name: name for name in left if name in set(right)}
+    left = [name for name in left if name not in matched]
+    right = [name for name in right if name not in matched]
+    forward, backward = _by_ending(left, right), _by_ending(right, left)
+    for name in left:
+        if len(forward[name]) == 1 and len(backward[forward[name][0]]) == 1:
+            matched[name] = forward[name][0]
+    return matched
+
+
+def _by_ending(names: list[str], others: list[str]) -> dict[str, list[str]]:
+    """For each name, the others that are an end of it or that it is an end of."""
+    ending_in = defaultdict(list)
+    for other in others:
+        for end in _endings(other):
+            ending_in[end].append(other)
+    whole = set(others)
+    return {name: ending_in[name] + [end for end in _endings(name) if end in whole] for name in names}
+
+
+def _endings(name: str) -> Iterator[str]:
+    parts = name.split("/")
+    for start in range(1, len(parts)):
+        yield "/".join(parts[start:])
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:_NAMED])
+    return f"{shown} and {len(names) - _NAMED} more" if len(names) > _NAMED else shown
