@@ -104,7 +104,7 @@ class MultiheadUNet:
     @property
     def stride(self) -> int:
         """The sides of the network's input are multiples of this."""
-        return 2**self.network.depth
+        return 1 << self.network.depth
 
     def build(self) -> MultiheadUNetNetwork:
         return MultiheadUNetNetwork(self.network)

@@ -16,7 +16,8 @@ from pathlib import Path
 import onnx
 import torch
 
-from nuxel.errors import NuxelError
+from nuxel.errors import NuxelError, UsageError
+from nuxel.export.atomic import replacing
 from nuxel.predict.card import METADATA_KEY, ModelCard
 from nuxel.training.module import TrainingModule
 from nuxel.training.recipe import make_recipe
@@ -29,20 +30,28 @@ def load_run(run: Path) -> TrainingModule:
 
     Raises
     ------
-    NuxelError
+    UsageError
         If the folder holds no finished epoch.
+    NuxelError
+        If its checkpoint is damaged or does not fit its recipe.
     """
     checkpoint = run / "checkpoints" / "last.ckpt"
     record = run / "recipe.json"
     if not checkpoint.is_file() or not record.is_file():
-        raise NuxelError(
+        raise UsageError(
             f"{run}: no run with a finished epoch (expected {record.name} and checkpoints/{checkpoint.name})"
         )
     raw = json.loads(record.read_text(encoding="utf-8"))
     raw["network"] = {**raw.get("network", {}), "weights": "none"}
     module = TrainingModule(make_recipe(raw, str(record)))
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    module.load_state_dict(state["state_dict"])
+    try:
+        weights = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    except Exception as error:  # bytes that are no checkpoint raise anything
+        raise NuxelError(f"{checkpoint}: the checkpoint is damaged ({type(error).__name__})") from None
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError:
+        raise NuxelError(f"{checkpoint}: the checkpoint does not fit its recipe, {record}") from None
     return module.eval()
 
 
@@ -57,8 +66,12 @@ def export_module(module: TrainingModule, out: Path, scores: Mapping[str, float]
     graph = _graph(module, card.stride)
     entry = graph.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, card.to_json()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(graph, out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NuxelError(f"{out.parent}: the folder cannot be made ({error.strerror})") from None
+    with replacing(out) as part:
+        part.write_bytes(graph.SerializeToString())
     return card
 
 

@@ -22,7 +22,7 @@ from nuxel.training.epoch_log import EpochLog
 from nuxel.training.module import TrainingModule
 from nuxel.training.recipe import Recipe
 from nuxel.training.samples import EpochSampler, RandomViews, Sample
-from nuxel.training.validate import Whole, WholeImages
+from nuxel.training.validate import WholeImages
 
 LAST = "last.ckpt"
 RECORD = "recipe.json"
@@ -126,7 +126,7 @@ def _loader(recipe: Recipe, items: list[Annotated]) -> DataLoader[Sample]:
     )
 
 
-def _as_it_is(whole: Whole) -> Whole:
+def _as_it_is(whole: Any) -> Any:
     """A loader would otherwise make tensors of the arrays, which the pipeline of prediction does not take."""
     return whole
 
@@ -164,6 +164,7 @@ def _trainer(recipe: Recipe, out: Path, *, validating: bool) -> pl.Trainer:
     )
     return pl.Trainer(
         max_epochs=schedule.epochs,
+        devices=1,
         precision=schedule.precision,  # type: ignore[arg-type]
         gradient_clip_val=schedule.gradient_clip,
         logger=False,
