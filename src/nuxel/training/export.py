@@ -19,6 +19,7 @@ import torch
 from nuxel.errors import NuxelError, UsageError
 from nuxel.export.atomic import replacing
 from nuxel.predict.card import METADATA_KEY, ModelCard
+from nuxel.training.graph import fold_padding
 from nuxel.training.module import TrainingModule
 from nuxel.training.recipe import make_recipe
 
@@ -104,4 +105,4 @@ def _graph(module: TrainingModule, stride: int) -> onnx.ModelProto:
             dynamo=False,
         )
         quiet.setLevel(level)
-        return onnx.load(path)
+        return fold_padding(onnx.load(path))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
@@ -22,17 +25,26 @@ def fold_padding(model: onnx.ModelProto) -> onnx.ModelProto:
         if pad is None or pad.op_type != "Pad" or len(users) != 1:
             continue
         added = _constant(model, pad.input[1], producers)
-        if added[[0, 1, 4, 5]].any():  # padding of the batch or of channels is no convolution's business
+        if added[[0, 1, 4, 5]].any() or not _pads_with_zeros(model, pad, producers):
             continue
         attribute = next(a for a in conv.attribute if a.name == "pads")
-        attribute.ints[:] = [a + int(b) for a, b in zip(attribute.ints, added[[2, 3, 6, 7]], strict=True)]
+        pads = [own + int(more) for own, more in zip(attribute.ints, added[[2, 3, 6, 7]], strict=True)]
+        attribute.CopyFrom(helper.make_attribute("pads", pads))
         conv.input[0] = pad.input[0]
     _drop_unused(graph)
     onnx.checker.check_model(model)
     return model
 
 
-def _constant(model: onnx.ModelProto, name: str, producers: dict[str, onnx.NodeProto]) -> np.ndarray:
+def _pads_with_zeros(
+    model: onnx.ModelProto, pad: onnx.NodeProto, producers: dict[str, onnx.NodeProto]
+) -> bool:
+    mode = next((a.s for a in pad.attribute if a.name == "mode"), b"constant")
+    filled = len(pad.input) > 2 and pad.input[2] != ""
+    return mode == b"constant" and not (filled and _constant(model, pad.input[2], producers).any())
+
+
+def _constant(model: onnx.ModelProto, name: str, producers: dict[str, onnx.NodeProto]) -> NDArray[Any]:
     """The value of a tensor that depends on constants only."""
     needed: list[onnx.NodeProto] = []
     waiting = [name]
@@ -43,10 +55,11 @@ def _constant(model: onnx.ModelProto, name: str, producers: dict[str, onnx.NodeP
             waiting.extend(node.input)
     nodes = [node for node in model.graph.node if node in needed]
     graph = helper.make_graph(
-        nodes, "constant", [], [helper.make_tensor_value_info(name, onnx.TensorProto.INT64, None)]
+        nodes, "constant", [], [helper.make_tensor_value_info(name, onnx.TensorProto.UNDEFINED, None)]
     )
     part = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-    return np.asarray(ReferenceEvaluator(part).run(None, {})[0])
+    values: Any = ReferenceEvaluator(part).run(None, {})
+    return np.asarray(values[0])
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:

@@ -1,0 +1,74 @@
+"""Folding padding into convolutions: the same answer from a lighter graph."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+torch = pytest.importorskip("torch", reason="the training half is not installed")
+
+from torch import nn  # noqa: E402
+
+from nuxel.training.graph import fold_padding  # noqa: E402
+
+
+class _Padded(nn.Module):
+    def __init__(self, padding: tuple[int, ...], value: float = 0.0) -> None:
+        super().__init__()
+        self.padding, self.value = padding, value
+        self.conv = nn.Conv2d(2, 3, 3, stride=2, padding=(1, 0))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.conv(nn.functional.pad(image, self.padding, value=self.value))
+
+
+def _exported(module: nn.Module, folder: Path) -> onnx.ModelProto:
+    path = folder / "graph.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own; see nuxel.training.export
+        torch.onnx.export(
+            module.eval(),
+            (torch.zeros(1, 2, 8, 8),),
+            path,
+            input_names=["image"],
+            dynamic_axes={"image": {2: "height", 3: "width"}},
+            opset_version=17,
+            dynamo=False,
+        )
+    return onnx.load(path)
+
+
+def _answer(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"image": image})[0])
+
+
+@pytest.mark.parametrize("padding", [(0, 1, 0, 1), (1, 2, 1, 2), (2, 0, 0, 3)])
+def test_asymmetric_padding_becomes_the_convolutions_own(padding: tuple[int, ...], tmp_path: Path) -> None:
+    model = _exported(_Padded(padding), tmp_path)
+    image = np.random.default_rng(0).normal(size=(1, 2, 10, 14)).astype(np.float32)
+    before = _answer(model, image)
+    folded = fold_padding(model)
+    assert "Pad" not in {node.op_type for node in folded.graph.node}
+    np.testing.assert_array_equal(_answer(folded, image), before)
+
+
+def test_a_graph_without_padding_nodes_stays(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU())
+    model = _exported(module, tmp_path)
+    kinds = [node.op_type for node in model.graph.node]
+    assert [node.op_type for node in fold_padding(model).graph.node] == kinds
+
+
+def test_padding_with_another_value_than_zero_is_left_alone(tmp_path: Path) -> None:
+    model = _exported(_Padded((0, 1, 0, 1), value=2.0), tmp_path)
+    image = np.ones((1, 2, 8, 8), np.float32)
+    before = _answer(model, image)
+    folded = fold_padding(model)
+    assert "Pad" in {node.op_type for node in folded.graph.node}
+    np.testing.assert_array_equal(_answer(folded, image), before)
