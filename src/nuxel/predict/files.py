@@ -7,14 +7,17 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tifffile
+from numpy.typing import NDArray
 
 from nuxel import __version__
 from nuxel.errors import NuxelError, UsageError
@@ -27,9 +30,12 @@ from nuxel.image.image import Image
 from nuxel.image.normalise import normalise
 from nuxel.image.pixel_size import checked_pixel_size
 from nuxel.image.read import read_image
+from nuxel.image.resample import ScaledImage
+from nuxel.instances import Instances
 from nuxel.measure.nuclei import measure_nuclei
 from nuxel.predict.model import Model
-from nuxel.predict.pipeline import Options, Segmented, segment_normalised
+from nuxel.predict.pipeline import Options, choose_size, decode_maps, run_network
+from nuxel.predict.scale import Size
 
 Progress = Callable[[int, int, SummaryRow], None]
 _PACKAGES = ("numpy", "scipy", "scikit-image", "onnxruntime", "tifffile", "imagecodecs", "pillow")
@@ -107,6 +113,23 @@ class Job:
         return {"model": self.model.sha256, "nuxel": __version__, **options, **asdict(self.reading)}
 
 
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """One image when the network has looked at it, in ``seconds``."""
+
+    item: FoundImage
+    products: Products
+    fingerprint: str
+    image: Image
+    display: NDArray[np.uint8]
+    size: Size
+    maps: NDArray[np.uint8]
+    seconds: float
+
+
+_Step = TypeVar("_Step")
+
+
 def segment_files(
     inputs: Sequence[str | Path], job: Job, progress: Progress | None = None
 ) -> list[SummaryRow]:
@@ -159,38 +182,65 @@ def _prepare(out: Path) -> None:
 
 
 def _each(found: Sequence[FoundImage], job: Job) -> Iterator[SummaryRow]:
-    for item in found:
-        start = time.perf_counter()
-        try:
-            yield _segment_file(item, job, start)
-        except NuxelError as error:
-            reason = str(error)
-        except MemoryError:
-            reason = f"{item.path}: not enough memory for an image of this size"
-        except Exception as error:  # one image must never take the others down
-            reason = " ".join(f"{item.path}: unexpected {type(error).__name__}: {error}".split())
-        else:
-            continue
-        yield SummaryRow(str(item.path), "failed", reason, seconds=time.perf_counter() - start)
+    """The rows in order. While the network looks at one image, the one before is decoded, measured and written."""
+    with ThreadPoolExecutor(2) as pool:
+        before: Future[SummaryRow] | None = None
+        for item in found:
+            seen = _attempt(item, partial(_look, item, job))
+            if before:
+                yield before.result()
+            before = pool.submit(_attempt, item, partial(_finish, seen, job, pool))
+            if job.model.threads == 1:
+                wait([before])
+        if before:
+            yield before.result()
 
 
-def _segment_file(item: FoundImage, job: Job, start: float) -> SummaryRow:
+def _attempt(item: FoundImage, step: Callable[[], _Step]) -> _Step | SummaryRow:
+    """What ``step`` gives, or the row of a failure: one image must never take the others down."""
+    start = time.perf_counter()
+    try:
+        return step()
+    except NuxelError as error:
+        reason = str(error)
+    except MemoryError:
+        reason = f"{item.path}: not enough memory for an image of this size"
+    except Exception as error:
+        reason = " ".join(f"{item.path}: unexpected {type(error).__name__}: {error}".split())
+    return SummaryRow(str(item.path), "failed", reason, seconds=time.perf_counter() - start)
+
+
+def _look(item: FoundImage, job: Job) -> _Seen | SummaryRow:
+    """The network's maps of one file, or the row of an earlier result that still stands."""
+    start = time.perf_counter()
     products = Products.of(item, job.out)
     fingerprint = _fingerprint(item.path, job)
     if not job.overwrite and products.exist() and (row := _previous(products.labels, fingerprint)):
         return replace(row, file=str(item.path))
     image = read_image(item.path, **asdict(job.reading))
     display = normalise(image.pixels)
-    result = segment_normalised(display, job.model, job.options, image.pixel_size_um)
+    size = choose_size(display, job.model, job.options, image.pixel_size_um)
+    maps = run_network(ScaledImage(display, size.scale), job.model, job.options.tile_size)
+    return _Seen(item, products, fingerprint, image, display, size, maps, time.perf_counter() - start)
+
+
+def _finish(seen: _Seen | SummaryRow, job: Job, pool: Executor) -> SummaryRow:
+    """Decode, measure and write what the network saw; a row passes as it is."""
+    if isinstance(seen, SummaryRow):
+        return seen
+    start = time.perf_counter()
+    image, products = seen.image, seen.products
+    nuclei = decode_maps(seen.maps, (image.height, image.width), job.model.card, job.options)
     products.make_way()
+    overlay = pool.submit(write_overlay, products.overlay, seen.display, nuclei)
     table = measure_nuclei(
-        result.nuclei, image.pixels, channel_names=image.channel_names, pixel_size_um=image.pixel_size_um
+        nuclei, image.pixels, channel_names=image.channel_names, pixel_size_um=image.pixel_size_um
     )
     write_table(products.table, table)
-    write_overlay(products.overlay, display, result.nuclei)
-    row = _row(item, image, result, time.perf_counter() - start)
-    described = json.dumps({"fingerprint": fingerprint, "summary": asdict(row)})
-    write_labels(products.labels, result.nuclei.labels, image.pixel_size_um, described)
+    overlay.result()
+    row = _row(seen, nuclei, seen.seconds + time.perf_counter() - start)
+    described = json.dumps({"fingerprint": seen.fingerprint, "summary": asdict(row)})
+    write_labels(products.labels, nuclei.labels, image.pixel_size_um, described)
     return row
 
 
@@ -220,19 +270,19 @@ def _previous(labels: Path, fingerprint: str) -> SummaryRow | None:
     return None
 
 
-def _row(item: FoundImage, image: Image, result: Segmented, seconds: float) -> SummaryRow:
-    count, pixels = len(result.nuclei), image.pixels.shape[0] * image.pixels.shape[1]
-    area = float(np.count_nonzero(result.nuclei.labels))
-    size_um = image.pixel_size_um
+def _row(seen: _Seen, nuclei: Instances, seconds: float) -> SummaryRow:
+    count, pixels = len(nuclei), seen.image.height * seen.image.width
+    area = float(np.count_nonzero(nuclei.labels))
+    size_um = seen.image.pixel_size_um
     return SummaryRow(
-        file=str(item.path),
+        file=str(seen.item.path),
         status="done",
         nuclei=count,
         mean_area=area / count if count else None,
         per_megapixel=count / pixels * 1e6,
         per_mm2=count / (pixels * size_um**2) * 1e6 if size_um else None,
-        scale=result.size.scale,
-        diameter=result.size.diameter,
+        scale=seen.size.scale,
+        diameter=seen.size.diameter,
         seconds=seconds,
     )
 

@@ -107,7 +107,9 @@ def run_network(view: ScaledImage, network: Network, tile_size: int = DEFAULT_TI
     card = network.card
 
     def answer(box: Box) -> NDArray[np.uint8]:
-        return np.rint(network(view.window(box))[:3] * 255).astype(np.uint8)
+        maps = network(view.window(box))[:3] * np.float32(255)
+        np.rint(maps, out=maps)
+        return maps.astype(np.uint8)
 
     return stitch(view.shape, 3, plan_tiles(view.shape, tile_size, card.reach, card.stride), answer)
 
