@@ -123,6 +123,27 @@ def test_markers_outside_every_clump_do_nothing():
     assert labels_of(drawn("##.... ......", "##..## ....##")) == digits("110000 000000")
 
 
+def test_markers_do_not_meet_outside_of_their_clump():
+    assert len(decode_watershed(drawn("##### #...#", "..... #####"), ANY_SIZE)) == 2
+
+
+def test_what_a_marker_has_outside_of_its_clump_does_not_count_for_its_area():
+    maps = drawn("##### .....", "#...# #....")
+    assert len(decode_watershed(maps, WatershedRule(min_marker_area=1, min_area=1))) == 2
+    assert len(decode_watershed(maps, WatershedRule(min_marker_area=2, min_area=1))) == 1
+
+
+def test_the_flood_does_not_leave_its_clump():
+    # The middle lies behind the lower wall on the right; the way around the higher one leads through background.
+    maps = drawn(
+        "#w###w## .....w##",
+        "#......# ........",
+        ".h...l.. .....l..",
+        values={"w": 128, "h": 255, "l": 250},
+    )
+    assert labels_of(maps)[0][2:] == [2] * 6
+
+
 def test_a_neighbouring_clump_is_not_flooded():
     # The box of the split clump holds part of another clump, which keeps its own number and shape.
     maps = drawn(

@@ -100,9 +100,10 @@ def _split(clumps: Labels, markers: Labels, maps: NDArray[np.uint8]) -> Labels:
     clump_of[markers.flat[pixels]] = clumps.flat[pixels]
     markers_in = np.bincount(clump_of)
     markers_in[0] = 0
+    crowded = np.flatnonzero(markers_in > 1)
+    boxes = ndimage.find_objects(clumps) if crowded.size else []
     count = int(clumps.max())
-    boxes = ndimage.find_objects(clumps) if (markers_in > 1).any() else []
-    for clump in np.flatnonzero(markers_in > 1):
+    for clump in crowded:
         box = boxes[clump - 1]
         inside = clumps[box] == clump
         nucleus, shrunk, touching = (part[box].astype(np.int16) for part in maps)
@@ -137,7 +138,7 @@ def _keep(labels: Labels, nucleus: NDArray[np.uint8], rule: WatershedRule) -> In
     """Drop what is too small or too faint, and number the rest in the order of their first pixel."""
     runs = find_runs(labels)
     lengths = runs.stop - runs.start
-    sums = np.add.reduceat(nucleus.ravel(), runs.row * labels.shape[1] + runs.start, dtype=np.int64)
+    sums = np.add.reduceat(nucleus.ravel(), runs.row * labels.shape[1] + runs.start)
     areas = np.bincount(runs.value, weights=lengths)
     scores = np.bincount(runs.value, weights=sums) / np.maximum(areas, 1) / 255
     kept = (areas >= max(rule.min_area, 1)) & (scores >= rule.min_score)
