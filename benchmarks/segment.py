@@ -47,12 +47,13 @@ FLOPS_SIDE = 256
 MODALITY = "histology_purple_on_purple"
 
 PEAK = """
-import resource, sys
+import sys
 from pathlib import Path
 from nuxel.predict.files import Job, segment_files
 from nuxel.predict.model import Model
 segment_files([sys.argv[1]], Job(Model(sys.argv[2]), Path(sys.argv[3])))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# not getrusage: Linux lets a child inherit its parent's peak
+print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """
 
 
@@ -231,10 +232,9 @@ def flops_per_pixel(path: Path) -> float:
 
 
 def measure_peak(path: Path, model: Path, out: Path) -> float:
-    """Greatest memory of a process that segments one image, in GB."""
+    """Greatest memory of a process that segments one image, in GB (Linux)."""
     command = [sys.executable, "-c", PEAK, path, model, out]
-    kilobytes = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    return kilobytes * (1 if sys.platform == "darwin" else 1024) / 1e9
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) * 1024 / 1e9
 
 
 def main() -> None:
