@@ -66,7 +66,7 @@ class MaskFolder:
         return read_masks(self.path)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunLengthRows:
     """The rows of one image in a run-length CSV."""
 
@@ -90,11 +90,11 @@ class RunLengthRows:
         return self.runs.paint(shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LabelArray:
     """A label image that is in memory already."""
 
-    labels: NDArray[Any] = field(repr=False, compare=False)
+    labels: NDArray[Any] = field(repr=False)
     where: str = "array"
     sized: bool = True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from os.path import realpath
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +126,7 @@ def pair_labels(
         problems.append(f"no truth for {_listed(extra)}")
     if problems:
         raise UsageError("; ".join(problems))
-    same = [t for p, t in partner.items() if predicted[p] == truth[t]]
+    same = [t for p, t in partner.items() if realpath(predicted[p].where) == realpath(truth[t].where)]
     if same:
         raise UsageError(f"prediction and truth are the same file: {truth[same[0]].where}")
     pairs = [Pair(min(p, t, key=len), truth[t], predicted[p]) for p, t in partner.items()]

@@ -25,7 +25,7 @@ _TILES = ("ap", "ap50", "ap75", "f1", "pq", "aji", "dice")
 _EACH = 3
 _NAMES = ("first", "second")
 _SWITCHES = (
-    '<p><label><input type="checkbox" checked data-hide="truth"> <span class="key-truth">truth</span></label> '
+    '<p class="switches"><label><input type="checkbox" checked data-hide="truth"> <span class="key-truth">truth</span></label> '
     '<label><input type="checkbox" checked data-hide="predicted"> <span class="key-predicted">prediction</span>'
     '</label> <label><input type="checkbox" checked data-hide="captions"> IoU of each match (and score)</label> '
     "&middot; click a picture to enlarge it</p>"
@@ -73,9 +73,9 @@ def write_report(
         *(f"<div>{chart}</div>" for chart in (precision_curves(evaluations), distributions(evaluations))),
         "</div>",
         *_tables(evaluation),
+        _SWITCHES,
         *(_comparison(comparison, displays) if comparison else ()),
         "<h2>Best, median and worst images</h2>",
-        _SWITCHES,
         *_extremes(evaluation, displays),
         "<h2>All images</h2>",
         _image_table(evaluation.images),
@@ -123,7 +123,7 @@ def _tables(evaluation: Evaluation) -> list[str]:
         "<h2>What became of the nuclei</h2>",
         f'<div class="charts"><div>{error_bars(summaries)}</div></div>',
     ]
-    return [*parts, "<p></p>", _table(["", *totals.errors], errors)]
+    return [*parts, _table(["", *totals.errors], errors)]
 
 
 def _summary_head(totals: Summary) -> list[str]:
@@ -184,17 +184,16 @@ def _comparison(comparison: Comparison, displays: dict[str, Path]) -> list[str]:
     rows: list[list[Cell]] = []
     for name, title in TITLES.items():
         if (one := comparison.differences.get(name)) is not None:
-            numbers = (one.first, one.second, one.mean, one.low, one.high, one.p_value)
-            rows.append([title, *numbers, one.better, one.worse])
+            numbers = (one.first, one.second, one.mean, one.low, one.high)
+            rows.append([title, *numbers, f"{one.p_value:.2g}", one.better, one.worse])
     parts = [
         "<h2>First and second prediction</h2>",
         f'<p class="files">first: {where[0]} ...<br>second: {where[1]} ...</p>',
-        f'<div class="charts"><div>{scatter(first, second, _NAMES)}</div></div><p></p>',
+        f'<div class="charts"><div>{scatter(first, second, _NAMES)}</div></div>',
         _table(head, rows),
         '<p class="note">Interval: bootstrap over images of the mean difference. p: paired two-sided test.</p>',
         "<h3>Where they differ most</h3>",
-        _SWITCHES,
-        '<div class="pictures">',
+        '<div class="pictures two">',
     ]
     for place in comparison.most_different(_EACH):
         parts += [

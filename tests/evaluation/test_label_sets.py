@@ -1,0 +1,141 @@
+"""Where labels are found, and under which names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path, PurePath
+
+import numpy as np
+import pytest
+
+from nuxel.errors import NuxelError, UsageError
+from nuxel.evaluation.label_sets import (
+    LabelArray,
+    LabelFile,
+    MaskFolder,
+    Nothing,
+    RunLengthRows,
+    find_labels,
+    image_name,
+)
+from nuxel.export.label_tiff import write_labels
+
+ONE = np.ones((4, 5), np.uint8)
+Save = Callable[..., Path]
+
+
+def test_the_output_of_segment_as_it_stands(tmp_path: Path, save: Save) -> None:
+    for stem in ("a", "plate/b", "images/c.d"):
+        (tmp_path / stem).parent.mkdir(exist_ok=True)
+        write_labels(tmp_path / f"{stem}_labels.tif", ONE.astype(np.int32))
+        save(f"{stem}_overlay.png", np.zeros((4, 5, 3), np.uint8))
+        (tmp_path / f"{stem}_nuclei.csv").write_text("label\n")
+    (tmp_path / "summary.csv").touch()
+    (tmp_path / "run.json").touch()
+    found = find_labels(tmp_path)
+    assert sorted(found) == ["a", "c.d", "plate/b"]
+    assert found["plate/b"] == LabelFile(tmp_path / "plate" / "b_labels.tif")
+
+
+def test_a_folder_of_labels_of_every_format(tmp_path: Path, save: Save) -> None:
+    for name in ("a.png", "b.tif", "deep/c.npy", "d.ome.tif"):
+        save(name, ONE)
+    save(".hidden.png", ONE)
+    save(".cache/e.png", ONE)
+    (tmp_path / "notes.txt").touch()
+    assert sorted(find_labels(tmp_path)) == ["a", "b", "d", "deep/c"]
+    assert all(source.read(None).shape == (4, 5) for source in find_labels(tmp_path).values())
+
+
+def test_a_data_set_of_images_and_labels(tmp_path: Path, save: Save) -> None:
+    for name in (
+        "images/a.png",
+        "labels/a.png",
+        "more/images/b.png",
+        "more/labels/b.png",
+        "out/a_labels.tif",
+    ):
+        save(name, ONE)
+    found = find_labels(tmp_path)
+    assert {name: source.where for name, source in found.items()} == {
+        "a": str(tmp_path / "labels" / "a.png"),
+        "more/b": str(tmp_path / "more" / "labels" / "b.png"),
+    }
+    assert list(find_labels(tmp_path / "labels")) == ["a"]
+
+
+def test_the_competitions_masks(tmp_path: Path, save: Save) -> None:
+    for image in ("x", "y"):
+        save(f"{image}/images/{image}.png", ONE)
+        save(f"{image}/masks/1.png", ONE * 255)
+    found = find_labels(tmp_path)
+    assert found == {"x": MaskFolder(tmp_path / "x" / "masks"), "y": MaskFolder(tmp_path / "y" / "masks")}
+    assert found["x"].read(None).tolist() == ONE.tolist()
+    assert list(find_labels(tmp_path / "y")) == ["y"]
+
+
+def test_single_files(tmp_path: Path, save: Save) -> None:
+    assert list(find_labels(save("cells_labels.tif", ONE))) == ["cells"]
+    assert list(find_labels(save("well.A1.npy", ONE))) == ["well.A1"]
+    assert list(find_labels(save("_labels.npy", ONE))) == ["_labels"]
+    table = tmp_path / "runs.csv"
+    table.write_text("ImageId,EncodedPixels\na,1 2\nb,\n")
+    assert list(find_labels(str(table))) == ["a", "b"]
+
+
+def test_run_lengths_need_a_shape(tmp_path: Path) -> None:
+    (tmp_path / "runs.csv").write_text("ImageId,EncodedPixels,Height,Width\na,1 2,,\nb,2 1,2,2\n")
+    found = find_labels(tmp_path / "runs.csv")
+    assert not found["a"].sized
+    assert found["a"].read((2, 1)).tolist() == [[1], [1]]
+    with pytest.raises(NuxelError, match=r"runs\.csv: a: runs alone do not say how large the image is"):
+        found["a"].read(None)
+    assert found["b"].sized
+    assert found["b"].read((9, 9)).tolist() == [[0, 0], [1, 0]]
+
+
+def test_sources_that_are_no_files() -> None:
+    array = LabelArray(np.ones((2, 3), np.uint8))
+    assert array.sized
+    assert array.read(None).sum() == 6
+    assert not Nothing().sized
+    assert Nothing().read((2, 3)).tolist() == [[0] * 3] * 2
+    assert not isinstance(array, RunLengthRows)
+
+
+@pytest.mark.parametrize(
+    "names", [("a.png", "a.tif"), ("images/a.npy", "a.npy"), ("a_labels.tif", "a_labels.png")]
+)
+def test_two_files_of_one_image(tmp_path: Path, save: Save, names: tuple[str, str]) -> None:
+    for name in names:
+        save(name, ONE)
+    with pytest.raises(UsageError, match="would both be the labels of image 'a'"):
+        find_labels(tmp_path)
+
+
+def test_nothing_there(tmp_path: Path, save: Save) -> None:
+    with pytest.raises(UsageError, match="no such file or folder"):
+        find_labels(tmp_path / "missing")
+    (tmp_path / "text.txt").touch()
+    with pytest.raises(UsageError, match=r"no label image in this folder .*\.npy files and folders masks"):
+        find_labels(tmp_path)
+    with pytest.raises(NuxelError, match="labels are read from"):
+        find_labels(tmp_path / "text.txt")["text.txt"].read(None)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("x", "x"),
+        ("a/b/x", "a/b/x"),
+        ("labels/x", "x"),
+        ("p/labels/q/x", "p/q/x"),
+        ("x/images/x", "x"),
+        ("t/x/images/x", "t/x"),
+        ("y/images/x", "y/x"),
+        ("x/other/x", "x/other/x"),
+        ("images/images", "images"),
+    ],
+)
+def test_names(path: str, name: str) -> None:
+    assert image_name(PurePath(path)) == name
