@@ -180,7 +180,6 @@ def test_one_nucleus_in_two_parts_does_not_touch_itself():
 def test_diameters_are_those_of_discs_in_order_of_the_labels():
     labels = np.array([[5, 2, 2, 0, -1], [5, 5, 5, 1, -1]], np.int32)
     np.testing.assert_allclose(diameters(labels), 2 * np.sqrt(np.array([1, 2, 4]) / np.pi), rtol=1e-12)
-    )
     assert diameters(np.zeros((2, 2), np.int32)).shape == (0,)
 
 
