@@ -102,9 +102,7 @@ def test_groups_need_an_index(wrong: dict[str, object]) -> None:
         evaluate(np.ones((1, 1), int), np.ones((1, 1), int), **wrong)
 
 
-def test_a_slide_scores_the_same_in_bands(
-    tmp_path: Path, save: Save, squares: Draw, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slide_scores_the_same_in_bands(save: Save, squares: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
     truth = save("t/a.tif", squares(1, 2, 3))
     predicted = save("p/a.tif", squares(1, 2, 4, shift={2: 2}))
     whole = evaluate(predicted, truth)

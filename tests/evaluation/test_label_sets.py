@@ -113,7 +113,7 @@ def test_two_files_of_one_image(tmp_path: Path, save: Save, names: tuple[str, st
         find_labels(tmp_path)
 
 
-def test_nothing_there(tmp_path: Path, save: Save) -> None:
+def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file or folder"):
         find_labels(tmp_path / "missing")
     (tmp_path / "text.txt").touch()

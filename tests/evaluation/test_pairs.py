@@ -70,7 +70,7 @@ class TestPairing:
 
     def test_a_missing_truth_is_never_allowed(self) -> None:
         for allow in (False, True):
-            with pytest.raises(UsageError, match="^no truth for c, d$"):
+            with pytest.raises(UsageError, match=r"^no truth for c, d$"):
                 pair_labels(predictions("a", "d", "c"), sources("a"), allow_missing=allow)
 
     def test_both_are_listed_and_long_lists_are_cut(self) -> None:
@@ -111,7 +111,7 @@ class TestReading:
             "a", LabelArray(np.zeros((2, 3), np.int32), "t"), LabelArray(np.zeros((3, 2), np.int32), "p")
         )
         with pytest.raises(
-            NuxelError, match="^p: the prediction is 3 x 2 pixels, but the truth t is 2 x 3; both must"
+            NuxelError, match=r"^p: the prediction is 3 x 2 pixels, but the truth t is 2 x 3; both must"
         ):
             pair.read()
 
@@ -119,7 +119,7 @@ class TestReading:
         negative = LabelArray(np.array([[-1]], np.int32), "n")
         zero = LabelArray(np.array([[0]], np.int32))
         assert Pair("a", negative, zero).read()[0].min() == -1
-        with pytest.raises(NuxelError, match="^n: holds the negative label -1; only the truth"):
+        with pytest.raises(NuxelError, match=r"^n: holds the negative label -1; only the truth"):
             Pair("a", zero, negative).read()
 
 

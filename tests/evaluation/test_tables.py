@@ -90,8 +90,14 @@ def test_json_of_a_comparison(evaluation: Evaluation, squares: Draw) -> None:
     found = as_json(evaluation, compare(evaluation, evaluation))
     assert found["second"] == as_json(evaluation)
     assert found["differences"]["ap"] == {
-        **{"mean": 0, "first": 0.625, "second": 0.625, "low": 0, "high": 0},
-        **{"p_value": 1, "better": 0, "worse": 0},
+        "mean": 0,
+        "first": 0.625,
+        "second": 0.625,
+        "low": 0,
+        "high": 0,
+        "p_value": 1,
+        "better": 0,
+        "worse": 0,
     }
     nothing = evaluate(squares(), squares(), hausdorff=True)
     text = json.dumps(as_json(nothing, compare(nothing, nothing)), allow_nan=False)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nuxel.errors import NuxelError
+from nuxel.errors import NuxelError, UsageError
 from nuxel.evaluation.evaluate import Evaluation
 from nuxel.evaluation.label_sets import LabelFile, MaskFolder, image_name
 from nuxel.evaluation.pairs import match_names
@@ -50,11 +49,18 @@ def _beside_truth(evaluation: Evaluation) -> Iterator[tuple[str, Path]]:
         labels = pair.truth.path.parent
         folder = (labels if isinstance(pair.truth, MaskFolder) else labels.parent) / "images"
         if folder not in listed:
-            found = find_images([folder]) if folder.is_dir() and any(os.scandir(folder)) else []
-            listed[folder] = {image.relative.name: image.path for image in found}
+            listed[folder] = _images_in(folder)
         name = pair.image.rpartition("/")[2]
         if name in listed[folder]:
             yield pair.image, listed[folder][name]
+
+
+def _images_in(folder: Path) -> dict[str, Path]:
+    try:
+        return {image.relative.name: image.path for image in find_images([folder])}
+    # Nobody named this folder: that it is missing or empty is no mistake.
+    except UsageError:
+        return {}
 
 
 def read_display(path: Path | None, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8] | None, str]:

@@ -25,7 +25,8 @@ _TILES = ("ap", "ap50", "ap75", "f1", "pq", "aji", "dice")
 _EACH = 3
 _NAMES = ("first", "second")
 _SWITCHES = (
-    '<p class="switches"><label><input type="checkbox" checked data-hide="truth"> <span class="key-truth">truth</span></label> '
+    '<p class="switches">'
+    '<label><input type="checkbox" checked data-hide="truth"> <span class="key-truth">truth</span></label> '
     '<label><input type="checkbox" checked data-hide="predicted"> <span class="key-predicted">prediction</span>'
     '</label> <label><input type="checkbox" checked data-hide="captions"> IoU of each match (and score)</label> '
     "&middot; click a picture to enlarge it</p>"
@@ -165,9 +166,10 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
         *(f"<th>{escape(name)}</th>" for name in head),
         "</tr></thead>",
     ]
+    lines.append("<tbody>")
     for row in rows:
         lines.append("<tr>" + "".join(map(_cell, row)) + "</tr>")
-    return "".join([*lines, "</table></div>"]).replace("</thead><tr>", "</thead><tbody><tr>", 1)
+    return "".join([*lines, "</tbody></table></div>"])
 
 
 def _cell(value: Cell) -> str:

@@ -20,7 +20,7 @@ def plane_shape(path: Path) -> tuple[int, int] | None:
     """``(H, W)`` of a TIFF that is one plane of integers and can be read in bands; None for any other file."""
     if path.suffix.lower() not in TIFF_SUFFIXES:
         return None
-    # A damaged file is for the reader of whole images to refuse, with its reason.
+    # A damaged file, whose error can be of any type, is for the reader of whole images to refuse with its reason.
     try:
         with tifffile.TiffFile(path) as file:
             page = file.pages.first
@@ -32,7 +32,7 @@ def plane_shape(path: Path) -> tuple[int, int] | None:
             ):
                 return None
             return page.shape[0], page.shape[1]
-    except (OSError, ValueError):
+    except Exception:
         return None
 
 

@@ -15,7 +15,7 @@ from nuxel.labels.read import LABEL_SUFFIXES
 Shape = tuple[int, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunLengths:
     """The nuclei of one image as runs of pixels, counted from 1 down the columns, column after column.
 
