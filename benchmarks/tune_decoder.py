@@ -21,10 +21,10 @@ from nuxel.predict.pipeline import Options, choose_size, decode_maps, run_networ
 
 GRID: dict[str, tuple[float, ...]] = {
     "threshold": (0.35, 0.4, 0.45, 0.5, 0.55, 0.6),
-    "marker_threshold": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
-    "min_marker_area": (2, 4, 8, 16),
-    "min_area": (8, 16, 24, 40),
-    "min_score": (0.0, 0.6, 0.65, 0.7, 0.75, 0.8),
+    "marker_threshold": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
+    "min_marker_area": (2, 8, 16, 24, 32),
+    "min_area": (8, 16, 24, 40, 60, 80),
+    "min_score": (0.0, 0.6, 0.7, 0.75, 0.8, 0.85),
 }
 
 

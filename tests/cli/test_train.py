@@ -337,3 +337,15 @@ class TestRefused:
     def test_a_run_folder_that_cannot_be_made(self, capsys, recipe: Path, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         assert "the run folder cannot be made" in self.refused(capsys, recipe, tmp_path / "file" / "run")
+
+
+def test_two_processes_train_one_model_together(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    changes = ["--set", "schedule.devices=2", "--set", "schedule.epochs=2"]
+    command = [sys.executable, "-m", "nuxel.cli", "train", str(recipe), "--out", str(out), *changes]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [row["epoch"] for row in rows(out)] == ["0", "1"]
+    assert checkpoint(out)["global_step"] == 4
+    assert all(torch.isfinite(value).all() for value in checkpoint(out)["state_dict"].values())

@@ -139,7 +139,7 @@ def test_the_flood_does_not_leave_its_clump():
         "#w###w## .....w##",
         "#......# ........",
         ".h...l.. .....l..",
-        values={"w": 128, "h": 255, "l": 250},
+        values={"w": 128, "h": 255, "l": 200},
     )
     assert labels_of(maps)[0][2:] == [2] * 6
 

@@ -13,9 +13,34 @@ from skimage.measure import label
 from skimage.segmentation import watershed
 
 from nuxel.data.targets import TargetRule, multihead_targets
+from nuxel.decode.flood import STEP, flood
 from nuxel.decode.watershed import WatershedRule, decode_watershed
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+def plain_flood(height, markers, mask):
+    """Meyer's flooding one pixel at a time: a front of every label, and a sea level that rises by steps."""
+    labels = np.where(mask, markers, 0)
+    waiting = {}
+    for place in zip(*np.nonzero(labels), strict=True):
+        waiting.setdefault(height[place] // STEP, set()).add(place)
+    while waiting:
+        level = min(waiting)
+        front = waiting.pop(level)
+        while front:
+            claims = {}
+            for y, x in front:
+                for place in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+                    within = 0 <= place[0] < mask.shape[0] and 0 <= place[1] < mask.shape[1]
+                    if within and mask[place] and not labels[place]:
+                        claims.setdefault(place, []).append(labels[y, x])
+            front = set()
+            for place, takers in claims.items():
+                labels[place] = min(takers)
+                at = height[place] // STEP
+                front.add(place) if at <= level else waiting.setdefault(at, set()).add(place)
+    return labels
 
 
 def plain_decode(maps, rule):
@@ -29,8 +54,7 @@ def plain_decode(maps, rule):
     for number in range(1, clumps.max() + 1):
         if not markers[clumps == number].any():
             markers[clumps == number] = markers.max() + 1
-    elevation = maps[2].astype(float) - maps[1] - maps[0]
-    labels = watershed(elevation, markers, mask=foreground)
+    labels = plain_flood(maps[2].astype(int) - maps[1] - maps[0], markers, foreground)
     gaps = label(labels == 0, connectivity=1)
     filled = labels.copy()
     for gap in range(1, gaps.max() + 1):
@@ -83,3 +107,27 @@ def test_equal_to_the_plain_way_on_soft_maps_of_real_nuclei(name):
     noise = np.random.default_rng(0).normal(0, 0.05, drawn.shape)
     soft = np.stack([ndimage.gaussian_filter(one, 1) for one in drawn]) + noise
     assert_equal_to_plain(np.rint(np.clip(soft, 0, 1) * 255).astype(np.uint8), WatershedRule())
+
+
+@given(
+    arrays(np.int16, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(-60, 60)),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=100, deadline=None)
+def test_flooding_equals_the_plain_way(height, seed):
+    rng = np.random.default_rng(seed)
+    markers = np.where(rng.random(height.shape) < 0.2, rng.integers(1, 5, height.shape), 0).astype(np.int32)
+    mask = rng.random(height.shape) < 0.8
+    np.testing.assert_array_equal(flood(height, markers, mask), plain_flood(height, markers, mask))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_flooding_agrees_with_scikit_image_but_on_ties(seed):
+    rng = np.random.default_rng(seed)
+    height = ndimage.gaussian_filter(rng.standard_normal((120, 140)), 4)
+    height = (height / height.std() * 2000).astype(np.int16)
+    markers = label(height < -2500, connectivity=1).astype(np.int32)
+    mask = height < 2500
+    assert markers.max() > 5
+    expected = watershed(height, markers, mask=mask)
+    assert (flood(height, markers, mask) == expected).mean() > 0.98

@@ -103,3 +103,17 @@ class TestSampler:
         sampler.set_epoch(6)
         assert list(sampler) == list(sampler) == [24, 25, 26, 27]
         assert max(Counter(sampler).values()) == 1
+
+
+def test_devices_share_the_positions_of_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 3)
+    sampler = EpochSampler(4)
+    sampler.set_epoch(2)
+    taken = []
+    for rank in range(3):
+        monkeypatch.setattr("torch.distributed.get_rank", lambda rank=rank: rank)
+        positions = list(sampler)
+        assert len(positions) == len(sampler) == 4
+        taken += positions
+    assert sorted(taken) == list(range(24, 36))

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.segmentation import watershed
 
+from nuxel.decode.flood import flood
 from nuxel.instances import Instances
 from nuxel.labels.runs import find_runs
 
@@ -90,8 +90,7 @@ def _markers(seeds: NDArray[np.bool_], min_area: int) -> Labels:
 def _split(clumps: Labels, markers: Labels, maps: NDArray[np.uint8]) -> Labels:
     """Flood the clumps that hold several markers, in place: one label a nucleus.
 
-    Clumps with one marker or none are whole nuclei. What a clump becomes depends on nothing outside of it, so each
-    is flooded in its own box.
+    Clumps with one marker or none are whole nuclei; only the others need flooding.
     """
     pixels = np.flatnonzero(markers)
     if not pixels.size:
@@ -100,15 +99,19 @@ def _split(clumps: Labels, markers: Labels, maps: NDArray[np.uint8]) -> Labels:
     clump_of[markers.flat[pixels]] = clumps.flat[pixels]
     markers_in = np.bincount(clump_of)
     markers_in[0] = 0
-    crowded = np.flatnonzero(markers_in > 1)
-    boxes = ndimage.find_objects(clumps) if crowded.size else []
-    count = int(clumps.max())
-    for clump in crowded:
-        box = boxes[clump - 1]
-        inside = clumps[box] == clump
-        nucleus, shrunk, touching = (part[box].astype(np.int16) for part in maps)
-        flooded = watershed(touching - shrunk - nucleus, np.where(inside, markers[box], 0), mask=inside)
-        clumps[box][inside] = flooded[inside] + count
+    crowded = markers_in > 1
+    if not crowded.any():
+        return clumps
+    inside = np.pad(crowded, (0, int(clumps.max()) + 1 - len(crowded)))[clumps]
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    inside = inside[window]
+    nucleus, shrunk, touching = (part[window] for part in maps)
+    height = touching.astype(np.int16)
+    height -= shrunk
+    height -= nucleus
+    flooded = flood(height, markers[window], inside)
+    clumps[window][inside] = flooded[inside] + int(clumps.max())
     return clumps
 
 

@@ -38,7 +38,7 @@ from nuxel.predict.pipeline import Options, choose_size, decode_maps, run_networ
 from nuxel.predict.scale import Size
 
 Progress = Callable[[int, int, SummaryRow], None]
-_PACKAGES = ("numpy", "scipy", "scikit-image", "onnxruntime", "tifffile", "imagecodecs", "pillow")
+_PACKAGES = ("numpy", "scipy", "onnxruntime", "tifffile", "imagecodecs", "pillow")
 
 
 @dataclass(frozen=True)

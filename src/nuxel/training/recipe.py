@@ -39,6 +39,8 @@ class Schedule:
         How groups are sampled: 1 as they come, 0 all alike.
     workers
         Processes that prepare samples; the samples are the same for any number.
+    devices
+        GPUs (or CPU processes, where there is no GPU); each takes batches of its own, with distributed data parallel.
     precision
         ``"32-true"``, or ``"16-mixed"`` or ``"bf16-mixed"`` on a GPU.
     """
@@ -56,10 +58,11 @@ class Schedule:
     validate_every: int = 5
     balance: float = 0.5
     workers: int = 1
+    devices: int = 1
     precision: str = "32-true"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "steps_per_epoch", "batch", "crop", "validate_every"):
+        for name in ("epochs", "steps_per_epoch", "batch", "crop", "validate_every", "devices"):
             _require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
         for name in (
             "encoder_rate",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.utils.data import Dataset, Sampler
 
 from nuxel.data.dataset import Annotated, read_annotated
@@ -49,7 +49,11 @@ class RandomViews(Dataset[Sample]):
 
 
 class EpochSampler(Sampler[int]):
-    """Positions ``epoch * length ... (epoch + 1) * length - 1``; the loop sets the epoch."""
+    """The positions of one epoch on one of several devices; the loop sets the epoch.
+
+    With W devices an epoch has ``W * length`` positions, and device ``r`` takes every W-th of them from the r-th on: no
+    position is used twice, and one device alone takes them all in order.
+    """
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -62,5 +66,7 @@ class EpochSampler(Sampler[int]):
         return self.length
 
     def __iter__(self) -> Iterator[int]:
-        start = self.epoch * self.length
-        return iter(range(start, start + self.length))
+        together = distributed.is_available() and distributed.is_initialized()
+        rank, devices = (distributed.get_rank(), distributed.get_world_size()) if together else (0, 1)
+        start = self.epoch * self.length * devices
+        return iter(range(start + rank, start + self.length * devices, devices))

@@ -88,7 +88,7 @@ def _record(recipe: Recipe) -> str:
 
 def _check_folder(recipe: Recipe, out: Path, *, resume: bool) -> None:
     record = out / RECORD
-    if not record.exists():
+    if not record.exists() or "LOCAL_RANK" in os.environ:  # Lightning runs the command again for each further device
         return
     if not resume:
         raise UsageError(f"{out}: already holds a run; continue it with --resume or choose another folder")
@@ -164,7 +164,9 @@ def _trainer(recipe: Recipe, out: Path, *, validating: bool) -> pl.Trainer:
     )
     return pl.Trainer(
         max_epochs=schedule.epochs,
-        devices=1,
+        devices=schedule.devices,
+        strategy="auto" if schedule.devices == 1 else "ddp",
+        sync_batchnorm=schedule.devices > 1,
         precision=schedule.precision,  # type: ignore[arg-type]
         gradient_clip_val=schedule.gradient_clip,
         logger=False,
