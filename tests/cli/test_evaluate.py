@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -213,3 +214,13 @@ print(code, time.process_time())"""
     assert shown.splitlines()[1].split()[3] == "66"
     assert code == "0"
     assert float(seconds) < 3
+
+
+def test_the_documentation_names_every_option(capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        run("--help")
+    options = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out)) - {"--help"}
+    described = set(
+        re.findall(r"--[a-z][a-z-]*", (Path(__file__).parents[2] / "docs" / "evaluate.md").read_text())
+    )
+    assert options == described

@@ -87,7 +87,7 @@ def test_it_holds_every_section(page: Path) -> None:
     ]
     assert found["Scores"].count("<svg") == 2
     assert names_in(found["Best"]) == ["i0", "i1", "i2"]
-    assert names_in(found["Worst"]) == ["i9", "i10", "i11"]
+    assert names_in(found["Worst"]) == ["i11", "i10", "i9"]
     assert names_in(found["Median"]) == ["i4", "i5", "i6"]
     assert len(re.findall("<tr><td>i\\d+</td>", found["All images"])) == 12
     assert "&lt;blue&gt;" in found["By stain"]

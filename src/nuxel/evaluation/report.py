@@ -211,7 +211,7 @@ def _extremes(evaluation: Evaluation, displays: dict[str, Path]) -> list[str]:
     )
     each = min(_EACH, max(len(order) // 3, 1))
     middle = (len(order) - each) // 2
-    chosen = {"Best": order[:each], "Median": order[middle : middle + each], "Worst": order[-each:]}
+    chosen = {"Best": order[:each], "Median": order[middle : middle + each], "Worst": order[-each:][::-1]}
     parts, shown = [], set[int]()
     for title, places in chosen.items():
         new = [place for place in places if place not in shown]
