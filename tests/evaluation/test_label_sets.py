@@ -74,6 +74,18 @@ def test_the_competitions_masks(tmp_path: Path, save: Save) -> None:
     assert list(find_labels(tmp_path / "y")) == ["y"]
 
 
+def test_masks_that_are_label_images(tmp_path: Path, save: Save) -> None:
+    for name in ("images/a.png", "images/b.png", "masks/a.png", "masks/b.tif"):
+        save(name, ONE)
+    assert find_labels(tmp_path) == {
+        "a": LabelFile(tmp_path / "masks" / "a.png"),
+        "b": LabelFile(tmp_path / "masks" / "b.tif"),
+    }
+    save("x/masks/1.png", ONE)
+    assert sorted(find_labels(tmp_path)) == ["a", "b"]
+    assert find_labels(tmp_path / "x") == {"x": MaskFolder(tmp_path / "x" / "masks")}
+
+
 def test_single_files(tmp_path: Path, save: Save) -> None:
     assert list(find_labels(save("cells_labels.tif", ONE))) == ["cells"]
     assert list(find_labels(save("well.A1.npy", ONE))) == ["well.A1"]

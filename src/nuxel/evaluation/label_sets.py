@@ -116,12 +116,12 @@ class Nothing:
 def find_labels(given: str | os.PathLike[str]) -> dict[str, LabelSource]:
     """Every label image of a file or folder, under the name of its image.
 
-    The name is the path below the folder without extension, ``_labels``, and folders ``images`` and ``labels``.
+    The name is the path below the folder without extension, ``_labels``, and folders ``images``, ``labels`` and ``masks``.
 
     A file is a run-length CSV (see :func:`nuxel.labels.run_length.read_run_lengths`) or a label image. In a folder,
     sub-folders included, the labels are the first of these that there is, and nothing else:
 
-    - the files in folders ``labels`` that stand beside a folder ``images``;
+    - the files in folders ``labels`` that stand beside a folder ``images`` (or ``masks``, if named like the images);
     - the competition's ``<id>/masks/*.png``;
     - files ``*_labels.tif`` (or ``.png``, ``.npy``), as ``nuxel segment`` writes them;
     - all TIFF, PNG and NPY files.
@@ -162,12 +162,12 @@ def _in_folder(folder: Path) -> Sequence[LabelFile | MaskFolder]:
     annotated: list[LabelFile] = []
     files: list[LabelFile] = []
     for here, folders, names in _walk(folder):
-        if _LABELS in folders and _IMAGES in folders:
-            folders.remove(_IMAGES)
-        if _MASKS in folders:
+        if _MASKS in folders and not _holds_label_images(here):
             masks.append(MaskFolder(here / _MASKS))
             folders.clear()
             continue
+        if _IMAGES in folders and {_LABELS, _MASKS} & set(folders):
+            folders.remove(_IMAGES)
         labels = [LabelFile(here / name) for name in names if PurePath(name).suffix.lower() in LABEL_SUFFIXES]
         files += labels
         if here != folder and _is_annotation(here, folder):
@@ -177,9 +177,18 @@ def _in_folder(folder: Path) -> Sequence[LabelFile | MaskFolder]:
 
 
 def _is_annotation(folder: Path, root: Path) -> bool:
-    """Whether it is, or lies in, a folder ``labels`` beside a folder ``images``, both below the root."""
+    """Whether it is, or lies in, a folder ``labels`` or ``masks`` beside a folder ``images``, both below the root."""
     below = [folder, *folder.parents][: len(folder.relative_to(root).parts)]
-    return any(part.name == _LABELS and (part.parent / _IMAGES).is_dir() for part in below)
+    return any(part.name in (_LABELS, _MASKS) and (part.parent / _IMAGES).is_dir() for part in below)
+
+
+def _holds_label_images(folder: Path) -> bool:
+    """Whether the folder's ``masks`` are label images named like its ``images``, and not one nucleus each."""
+    images, masks = (
+        {stem(path) for path in (folder / name).iterdir()} if (folder / name).is_dir() else set()
+        for name in (_IMAGES, _MASKS)
+    )
+    return bool(images & masks)
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
@@ -211,4 +220,4 @@ def image_name(relative: PurePath) -> str:
     *folders, name = relative.parts
     if len(folders) > 1 and folders[-1] == _IMAGES and folders[-2] == name:
         folders = folders[:-2]
-    return PurePath(*[part for part in folders if part not in (_IMAGES, _LABELS)], name).as_posix()
+    return PurePath(*[part for part in folders if part not in (_IMAGES, _LABELS, _MASKS)], name).as_posix()
