@@ -116,7 +116,7 @@ class Nothing:
 def find_labels(given: str | os.PathLike[str]) -> dict[str, LabelSource]:
     """Every label image of a file or folder, under the name of its image.
 
-    The name is the path below the folder without extension, ``_labels``, and folders ``images``, ``labels`` and ``masks``.
+    The name is the path below the folder without extension, ``_labels``, and folders ``images``, ``labels``, ``masks``.
 
     A file is a run-length CSV (see :func:`nuxel.labels.run_length.read_run_lengths`) or a label image. In a folder,
     sub-folders included, the labels are the first of these that there is, and nothing else:
