@@ -1,9 +1,11 @@
 """Plans of tiles that can be checked by eye."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nuxel.errors import UsageError
-from nuxel.tiling.grid import Tile, plan_tiles
+from nuxel.tiling.grid import Tile, fit_tile, plan_tiles
 
 
 def plan(*arguments):
@@ -68,3 +70,33 @@ def test_the_stride_is_the_least_tile_size():
     with pytest.raises(UsageError) as error:
         plan((32, 32), 15, 0, 16)
     assert str(error.value) == "the tile size must be at least 16 pixels, got 15"
+
+
+def test_a_small_image_fits_one_tile():
+    assert fit_tile((500, 300), 64, 16, 512 * 512) == (512, 304)
+
+
+def test_tiles_that_fit_need_only_one_halo_at_the_edge():
+    # two tiles of 2048 rows see 2256 each, three of 1376 columns 1584 to 1792
+    assert fit_tile((4096, 4096), 201, 16, 2048 * 2048) == (2048, 1376)
+
+
+def test_a_tile_that_cannot_hold_its_halo_is_refused():
+    with pytest.raises(ValueError, match="do not hold a tile of 16 pixels with its halo of 64"):
+        fit_tile((1000, 1000), 64, 16, 143 * 144)
+    assert fit_tile((1000, 1000), 64, 16, 144 * 144)[0] >= 16
+
+
+@given(
+    st.tuples(st.integers(1, 3000), st.integers(1, 3000)),
+    st.integers(0, 100),
+    st.sampled_from([8, 16]),
+    st.integers(10_000, 400_000),
+)
+@settings(deadline=None)
+def test_no_window_is_larger_than_asked_for(shape, halo, stride, more):
+    side = stride + 2 * -(-halo // stride) * stride
+    largest = side * side + more
+    for tile in plan_tiles(shape, fit_tile(shape, halo, stride, largest), halo, stride):
+        y0, x0, y1, x1 = tile.window
+        assert (y1 - y0) * (x1 - x0) <= largest

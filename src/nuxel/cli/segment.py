@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     from nuxel.cli.progress import progress_bar
     from nuxel.predict.files import Job, Reading, segment_files
     from nuxel.predict.model import Model, model_path
-    from nuxel.predict.pipeline import DEFAULT_TILE, Options
+    from nuxel.predict.pipeline import Options
 
     if options.threads is not None and options.threads < 1:
         raise UsageError(f"--threads must be at least 1, got {options.threads}")
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         min_area=options.min_area,
         scale=options.scale,
         diameter=options.diameter,
-        tile_size=DEFAULT_TILE if options.tile_size is None else options.tile_size,
+        tile_size=options.tile_size,
     )
     reading = Reading(options.channel, options.z, options.t, options.pixel_size)
     model = Model(model_path(options.model), threads=options.threads, device=options.device)

@@ -102,7 +102,7 @@ class Job:
 
     def __post_init__(self) -> None:
         stride = self.model.card.stride
-        if self.options.tile_size < stride:
+        if self.options.tile_size is not None and self.options.tile_size < stride:
             raise UsageError(f"the tile size must be at least {stride} pixels, got {self.options.tile_size}")
 
     @property

@@ -49,12 +49,17 @@ class Model:
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
         options.enable_mem_pattern = False
+        # Threads that wait in a loop slow each other down wherever processors are shared.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=providers)
         except Exception as error:  # ONNX Runtime has no common base for its errors
             raise NuxelError(
                 f"{self.path}: not an ONNX model, or a damaged one ({_first_line(error)})"
             ) from None
+        self._release = onnxruntime.RunOptions()
+        if self.provider == _PROVIDERS["cpu"]:  # decoding needs the memory that the network leaves behind
+            self._release.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.card: ModelCard = read_card(metadata.get(METADATA_KEY), str(self.path))
 
@@ -72,7 +77,8 @@ class Model:
         """
         batch = np.ascontiguousarray(window.transpose(2, 0, 1)[None], np.float32)
         batch *= np.float32(1 / 255)
-        maps: NDArray[np.float32] = self._session.run(None, {self._session.get_inputs()[0].name: batch})[0][0]
+        name = self._session.get_inputs()[0].name
+        maps: NDArray[np.float32] = self._session.run(None, {name: batch}, self._release)[0][0]
         return maps
 
     @property

@@ -15,10 +15,11 @@ from nuxel.image.resample import ScaledImage, resize_labels, resize_map
 from nuxel.instances import Instances
 from nuxel.predict.card import ModelCard
 from nuxel.predict.scale import Size, choose_scale, estimate_diameter
-from nuxel.tiling.grid import Box, plan_tiles
+from nuxel.tiling.grid import Box, fit_tile, plan_tiles
 from nuxel.tiling.stitch import stitch
 
-DEFAULT_TILE = 2048
+LARGEST_WINDOW = 2048 * 2048
+"""Pixels that the network sees at once unless a tile size is given; it needs about 200 bytes for each."""
 
 
 class Network(Protocol):
@@ -43,7 +44,7 @@ class Options:
     scale, diameter
         The scale to run the network at, or the diameter of the nuclei in pixels; at most one of them.
     tile_size
-        Greatest side of what a tile owns; pixels at the network's scale.
+        Greatest side of what a tile owns, in pixels at the network's scale; None for as large as memory should allow.
 
     Raises
     ------
@@ -55,7 +56,7 @@ class Options:
     min_area: int | None = None
     scale: float | None = None
     diameter: float | None = None
-    tile_size: int = DEFAULT_TILE
+    tile_size: int | None = None
 
     def __post_init__(self) -> None:
         if self.scale is not None and self.diameter is not None:
@@ -67,7 +68,7 @@ class Options:
         for name, value in (("scale", self.scale), ("diameter", self.diameter)):
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise UsageError(f"the {name} must be a positive number, got {value}")
-        if self.tile_size < 1:
+        if self.tile_size is not None and self.tile_size < 1:
             raise UsageError(f"the tile size must be positive, got {self.tile_size}")
 
 
@@ -102,7 +103,7 @@ def choose_size(
     return choose_scale(estimate_diameter(image, network, network.card.stride, pixel_size_um), comfortable)
 
 
-def run_network(view: ScaledImage, network: Network, tile_size: int = DEFAULT_TILE) -> NDArray[np.uint8]:
+def run_network(view: ScaledImage, network: Network, tile_size: int | None = None) -> NDArray[np.uint8]:
     """The maps of probabilities times 255 of a whole view, ``(3, h, w)`` uint8, tile by tile."""
     card = network.card
 
@@ -111,7 +112,8 @@ def run_network(view: ScaledImage, network: Network, tile_size: int = DEFAULT_TI
         np.rint(maps, out=maps)
         return maps.astype(np.uint8)
 
-    return stitch(view.shape, 3, plan_tiles(view.shape, tile_size, card.reach, card.stride), answer)
+    tile = tile_size or fit_tile(view.shape, card.reach, card.stride, LARGEST_WINDOW)
+    return stitch(view.shape, 3, plan_tiles(view.shape, tile, card.reach, card.stride), answer)
 
 
 def decode_maps(

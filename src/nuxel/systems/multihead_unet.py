@@ -99,7 +99,7 @@ class MultiheadUNet:
     decoder = "watershed"
     context = "local"
     maps = MAPS
-    diameters = (16.0, 44.0)
+    diameters = (10.0, 44.0)
 
     @property
     def stride(self) -> int:

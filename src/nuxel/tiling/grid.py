@@ -18,7 +18,9 @@ class Tile:
     window: Box
 
 
-def plan_tiles(shape: tuple[int, int], tile_size: int, halo: int, stride: int) -> Iterator[Tile]:
+def plan_tiles(
+    shape: tuple[int, int], tile_size: int | tuple[int, int], halo: int, stride: int
+) -> Iterator[Tile]:
     """Divide an image into tiles whose owned parts cover it exactly once.
 
     All tiles start on multiples of ``stride`` (so that the network's grid falls on the same pixels in every window)
@@ -31,7 +33,7 @@ def plan_tiles(shape: tuple[int, int], tile_size: int, halo: int, stride: int) -
     shape
         Height and width of the image, at least 1 each.
     tile_size
-        Greatest height and width of the owned part, at least ``stride``.
+        Greatest height and width of the owned part, one number or two, at least ``stride``.
     halo
         Pixels, rounded up to a multiple of ``stride``.
     stride
@@ -47,14 +49,67 @@ def plan_tiles(shape: tuple[int, int], tile_size: int, halo: int, stride: int) -
     >>> [tile.owned for tile in plan_tiles((32, 100), 64, 16, 16)]
     [(0, 0, 32, 64), (0, 64, 32, 112)]
     """
-    if tile_size < stride:
-        raise UsageError(f"the tile size must be at least {stride} pixels, got {tile_size}")
+    tall, wide = (tile_size, tile_size) if isinstance(tile_size, int) else tile_size
+    if min(tall, wide) < stride:
+        raise UsageError(f"the tile size must be at least {stride} pixels, got {min(tall, wide)}")
     height, width = (_up(side, stride) for side in shape)
     halo = _up(halo, stride)
-    for y0, y1 in _spans(height, tile_size, stride):
-        for x0, x1 in _spans(width, tile_size, stride):
+    for y0, y1 in _spans(height, tall, stride):
+        for x0, x1 in _spans(width, wide, stride):
             window = (max(0, y0 - halo), max(0, x0 - halo), min(height, y1 + halo), min(width, x1 + halo))
             yield Tile((y0, x0, y1, x1), window)
+
+
+def fit_tile(shape: tuple[int, int], halo: int, stride: int, largest_window: int) -> tuple[int, int]:
+    """The height and width of tiles whose windows are at most ``largest_window`` pixels and overlap least.
+
+    Parameters
+    ----------
+    shape, halo, stride
+        As for :func:`plan_tiles`.
+    largest_window
+        Pixels that the network may see at once, at least those of a tile of one stride and its halo.
+
+    Examples
+    --------
+    >>> fit_tile((512, 512), 64, 16, 512 * 512), fit_tile((512, 512), 64, 16, 400 * 400)
+    ((512, 512), (256, 512))
+    """
+    height, width = (_up(side, stride) for side in shape)
+    halo = _up(halo, stride)
+    narrowest = stride + 2 * halo
+    if min(height, narrowest) * min(width, narrowest) > largest_window:
+        raise ValueError(f"{largest_window} pixels do not hold a tile of {stride} pixels with its halo of {halo}")
+    best: tuple[int, int, int] | None = None
+    for rows in range(1, height // stride + 1):
+        columns = _fewest(width, largest_window // _longest_window(height, rows, halo, stride), halo, stride)
+        if columns is None:
+            continue
+        seen = (height + 2 * halo * (rows - 1)) * (width + 2 * halo * (columns - 1))
+        if best is None or seen < best[0]:
+            best = (seen, _step(height, rows, stride), _step(width, columns, stride))
+        if columns == 1:  # more rows only add halo
+            break
+    assert best is not None
+    return best[1:]
+
+
+def _longest_window(length: int, count: int, halo: int, stride: int) -> int:
+    """The longest of ``count`` even windows: those at the two ends have a halo on one side only."""
+    return min(length, _step(length, count, stride) + halo * min(2, count - 1))
+
+
+def _fewest(length: int, room: int, halo: int, stride: int) -> int | None:
+    """The least number of spans whose windows are at most ``room`` long, None if there is none."""
+    for count in (1, 2):
+        if _longest_window(length, count, halo, stride) <= room:
+            return count
+    largest = (room - 2 * halo) // stride * stride
+    return -(-length // largest) if largest > 0 else None
+
+
+def _step(length: int, count: int, stride: int) -> int:
+    return _up(-(-length // count), stride)
 
 
 def _up(length: int, stride: int) -> int:
@@ -65,5 +120,5 @@ def _spans(length: int, tile_size: int, stride: int) -> list[tuple[int, int]]:
     """Even spans of at most ``tile_size`` that start on multiples of ``stride``."""
     largest = tile_size // stride * stride
     count = -(-length // largest)
-    step = _up(-(-length // count), stride)
+    step = _step(length, count, stride)
     return [(start, min(start + step, length)) for start in range(0, length, step)]
