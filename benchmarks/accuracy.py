@@ -59,9 +59,8 @@ def main() -> None:
     for group, tally in sorted(tallies.items()):
         ap50 = tally.per_image().average_precision[:, 0].mean()
         pooled = tally.pooled().average_precision[0]
-        print(
-            f"{group:45s} {len(tally):4d} images  mAP {tally.mean_average_precision():.3f}  AP50 {ap50:.3f}  pooled AP50 {pooled:.3f}"
-        )
+        mean = tally.mean_average_precision()
+        print(f"{group:45s} {len(tally):4d} images  mAP {mean:.3f}  AP50 {ap50:.3f}  pooled AP50 {pooled:.3f}")
     print(f"{time.perf_counter() - start:.1f} s")
     if options.json:
         with open(options.json, "w") as file:

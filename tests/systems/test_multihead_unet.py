@@ -80,7 +80,9 @@ class TestLocality:
         """For each of eight neighbouring columns of an image: how far left and right of it the answer changes
         when the column does, counted from the near edge of the outermost block of stride x stride that does.
         """
-        image = 0.6 + 0.3 * torch.rand(1, 3, 8, side, dtype=torch.float64)  # above the mean: nothing is rectified
+        image = 0.6 + 0.3 * torch.rand(
+            1, 3, 8, side, dtype=torch.float64
+        )  # above the mean: nothing is rectified
         found = []
         with torch.no_grad():
             before = network(image)

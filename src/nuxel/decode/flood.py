@@ -75,7 +75,7 @@ def _advance(
     neighbours, claims = neighbours[order], claims[order]
     first = np.ones(len(neighbours), bool)
     first[1:] = neighbours[1:] != neighbours[:-1]
-    taken = neighbours[first]
+    taken: NDArray[np.intp] = neighbours[first]
     labels[taken] = claims[first]
     closed[taken] = True
     return taken

@@ -79,7 +79,9 @@ def fit_tile(shape: tuple[int, int], halo: int, stride: int, largest_window: int
     halo = _up(halo, stride)
     narrowest = stride + 2 * halo
     if min(height, narrowest) * min(width, narrowest) > largest_window:
-        raise ValueError(f"{largest_window} pixels do not hold a tile of {stride} pixels with its halo of {halo}")
+        raise ValueError(
+            f"{largest_window} pixels do not hold a tile of {stride} pixels with its halo of {halo}"
+        )
     best: tuple[int, int, int] | None = None
     for rows in range(1, height // stride + 1):
         columns = _fewest(width, largest_window // _longest_window(height, rows, halo, stride), halo, stride)

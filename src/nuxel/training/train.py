@@ -88,7 +88,9 @@ def _record(recipe: Recipe) -> str:
 
 def _check_folder(recipe: Recipe, out: Path, *, resume: bool) -> None:
     record = out / RECORD
-    if not record.exists() or "LOCAL_RANK" in os.environ:  # Lightning runs the command again for each further device
+    if (
+        not record.exists() or "LOCAL_RANK" in os.environ
+    ):  # Lightning runs the command again for each further device
         return
     if not resume:
         raise UsageError(f"{out}: already holds a run; continue it with --resume or choose another folder")
