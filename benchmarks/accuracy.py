@@ -60,7 +60,9 @@ def main() -> None:
         ap50 = tally.per_image().average_precision[:, 0].mean()
         pooled = tally.pooled().average_precision[0]
         mean = tally.mean_average_precision()
-        print(f"{group:45s} {len(tally):4d} images  mAP {mean:.3f}  AP50 {ap50:.3f}  pooled AP50 {pooled:.3f}")
+        print(
+            f"{group:45s} {len(tally):4d} images  mAP {mean:.3f}  AP50 {ap50:.3f}  pooled AP50 {pooled:.3f}"
+        )
     print(f"{time.perf_counter() - start:.1f} s")
     if options.json:
         with open(options.json, "w") as file:

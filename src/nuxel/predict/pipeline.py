@@ -108,7 +108,8 @@ def run_network(view: ScaledImage, network: Network, tile_size: int | None = Non
     card = network.card
 
     def answer(box: Box) -> NDArray[np.uint8]:
-        maps = network(view.window(box))[:3] * np.float32(255)
+        maps = network(view.window(box))[:3]
+        np.multiply(maps, 255, out=maps)
         np.rint(maps, out=maps)
         return maps.astype(np.uint8)
 

@@ -17,10 +17,9 @@ Network = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 REFERENCE_DIAMETER = 16.0
 """Diameter in pixels at which the size map is zero."""
 
-UNBIASED = 20.0
-"""Diameter in pixels at which the network's estimate is right; it draws larger and smaller ones towards it."""
+TRUSTED = (13.0, 38.0)
+"""Diameters in pixels that the network judges without bias (within a tenth, on ``val``); others it draws towards them."""
 
-_TRUSTED = (16.0, 26.0)
 _SCALES = (1 / 32, 2.0)
 _LEAST_SIDE = 16
 _LEAST_EVIDENCE = 20
@@ -78,7 +77,7 @@ def estimate_diameter(
 
 
 def _walk(image: NDArray[np.uint8], network: Network, stride: int) -> float | None:
-    """Halve or double the view until the nuclei in it look about as large as the network knows best."""
+    """Halve or double the view until the network is to be trusted on the size of the nuclei in it."""
     scale = 1.0
     here = _look(image, scale, network, stride)
     if here is None:
@@ -86,21 +85,16 @@ def _walk(image: NDArray[np.uint8], network: Network, stride: int) -> float | No
         here = _look(image, scale, network, stride)
     if here is None:
         return None
-    step = 0.5 if here > _TRUSTED[1] else 2.0 if here < _TRUSTED[0] else 1.0
-    while step != 1.0 and _SCALES[0] <= scale * step <= _SCALES[1]:
-        there = _look(image, scale * step, network, stride)
+    factor = 0.5 if here > TRUSTED[1] else 2.0
+    while not TRUSTED[0] <= here <= TRUSTED[1] and _SCALES[0] <= scale * factor <= _SCALES[1]:
+        there = _look(image, scale * factor, network, stride)
         if there is None:
             break
-        if (there - UNBIASED) * (here - UNBIASED) <= 0:
-            return _between(scale, here, scale * step, there)
-        scale, here = scale * step, there
+        crossed = (here > TRUSTED[1]) != (there > TRUSTED[1])
+        scale, here = scale * factor, there
+        if crossed:
+            break
     return here / scale
-
-
-def _between(scale: float, here: float, other_scale: float, there: float) -> float:
-    """The diameter in the image for which the network, between two looks, would have estimated ``UNBIASED``."""
-    part = np.log(UNBIASED / here) / np.log(there / here) if there != here else 0.5
-    return float(UNBIASED / (scale * (other_scale / scale) ** part))
 
 
 def _look(image: NDArray[np.uint8], scale: float, network: Network, stride: int) -> float | None:

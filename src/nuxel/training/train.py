@@ -168,7 +168,7 @@ def _trainer(recipe: Recipe, out: Path, *, validating: bool) -> pl.Trainer:
         max_epochs=schedule.epochs,
         devices=schedule.devices,
         strategy="auto" if schedule.devices == 1 else "ddp",
-        sync_batchnorm=schedule.devices > 1,
+        sync_batchnorm=schedule.devices > 1 and torch.cuda.is_available(),
         precision=schedule.precision,  # type: ignore[arg-type]
         gradient_clip_val=schedule.gradient_clip,
         logger=False,

@@ -1,0 +1,105 @@
+"""The size of nuclei, with networks that judge sizes in known ways."""
+
+import numpy as np
+import pytest
+
+from nuxel.predict.scale import REFERENCE_DIAMETER, TRUSTED, Size, choose_scale, estimate_diameter
+
+
+class Judge:
+    """Sees one bright disc a window and says of its diameter what ``opinion`` makes of the true one."""
+
+    def __init__(self, diameter, opinion, sees=lambda diameter: True):
+        self.diameter, self.opinion, self.sees, self.looks = diameter, opinion, sees, []
+
+    def __call__(self, window):
+        self.looks.append(window.shape)
+        # how much the view is shrunk or enlarged, from the period of the stripes in the image
+        scale = self.period(window) / 16
+        here = self.diameter * scale
+        maps = np.zeros((4, *window.shape[:2]), np.float32)
+        if self.sees(here):
+            maps[0, :8, :8] = 0.9
+            maps[3] = np.log2(self.opinion(here) / REFERENCE_DIAMETER)
+        return maps
+
+    @staticmethod
+    def period(window):
+        row = window[window.shape[0] // 2, :, 0].astype(float)
+        spectrum = np.abs(np.fft.rfft(row - row.mean(), 16 * len(row)))
+        return 16 * len(row) / max(1, int(spectrum.argmax()))
+
+
+STRIPES = (127 + 100 * np.sin(np.arange(512) * 2 * np.pi / 16)).astype(np.uint8)
+IMAGE = np.tile(STRIPES[None, :, None], (512, 1, 3))
+
+
+def drawn_towards_20(diameter):
+    inside = np.clip(diameter, *TRUSTED)
+    return inside * (diameter / inside) ** 0.4
+
+
+@pytest.mark.parametrize("diameter", [8, 12, 20, 37, 45, 70])
+def test_finds_the_diameter_although_the_network_is_drawn_to_what_it_knows(diameter):
+    assert estimate_diameter(IMAGE, Judge(diameter, drawn_towards_20), 16) == pytest.approx(diameter, rel=0.2)
+
+
+def test_a_trusted_size_needs_one_look():
+    judge = Judge(20, drawn_towards_20)
+    estimate_diameter(IMAGE, judge, 16)
+    assert len(judge.looks) == 2  # both windows of one scale
+
+
+def test_nuclei_that_are_seen_only_from_afar_are_found_there():
+    judge = Judge(100, drawn_towards_20, sees=lambda diameter: diameter < 60)
+    assert estimate_diameter(IMAGE, judge, 16) == pytest.approx(100, rel=0.2)
+
+
+def test_no_nucleus_has_no_size():
+    assert estimate_diameter(IMAGE, Judge(20, drawn_towards_20, sees=lambda _: False), 16) is None
+
+
+@pytest.mark.parametrize("says", [lambda _: 500.0, lambda _: 0.5])
+def test_a_network_that_says_the_same_at_every_scale_comes_to_an_end(says):
+    assert estimate_diameter(IMAGE, Judge(20, says), 16) > 0
+
+
+def test_a_network_that_contradicts_itself_comes_to_an_end():
+    judge = Judge(20, lambda here: 100.0 if here > 15 else 2.0)
+    assert estimate_diameter(IMAGE, judge, 16) > 0
+    assert len(judge.looks) < 20
+
+
+def test_a_pixel_size_replaces_what_cannot_be():
+    # 20 px of 0.5 um are a nucleus of 10 um; of 0.01 um they are one of 0.2 um, of 5 um one of 100 um
+    sees = Judge(20, drawn_towards_20)
+    assert estimate_diameter(IMAGE, sees, 16, 0.5) == pytest.approx(20, rel=0.2)
+    assert estimate_diameter(IMAGE, sees, 16, 0.01) == pytest.approx(800)
+    assert estimate_diameter(IMAGE, sees, 16, 5.0) == pytest.approx(1.6)
+    nothing = Judge(20, drawn_towards_20, sees=lambda _: False)
+    assert estimate_diameter(IMAGE, nothing, 16, 0.5) == pytest.approx(16)
+
+
+@pytest.mark.parametrize("diameter", [10, 44, 20])
+def test_comfortable_sizes_are_left_alone(diameter):
+    assert choose_scale(diameter, (10, 44)) == Size(diameter, 1.0)
+
+
+def test_other_sizes_are_brought_to_the_middle_of_the_range():
+    assert choose_scale(100, (10, 40)).scale == pytest.approx(0.2)
+    assert choose_scale(8, (10, 40)).scale == pytest.approx(2.5)
+    assert choose_scale(1, (10, 40)).scale == 4.0
+    assert choose_scale(None, (10, 40)) == Size(None, 1.0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (17, 5)])
+def test_tiny_images_are_looked_at_whole(shape):
+    seen = []
+
+    def network(window):
+        seen.append(window.shape)
+        return np.zeros((4, *window.shape[:2]), np.float32)
+
+    assert estimate_diameter(np.zeros((*shape, 3), np.uint8), network, 16) is None
+    assert seen[0][0] % 16 == 0
+    assert seen[0][1] % 16 == 0
