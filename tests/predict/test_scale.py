@@ -9,7 +9,7 @@ from nuxel.predict.scale import REFERENCE_DIAMETER, TRUSTED, Size, choose_scale,
 class Judge:
     """Sees one bright disc a window and says of its diameter what ``opinion`` makes of the true one."""
 
-    def __init__(self, diameter, opinion, sees=lambda diameter: True):
+    def __init__(self, diameter, opinion, sees=lambda _: True):
         self.diameter, self.opinion, self.sees, self.looks = diameter, opinion, sees, []
 
     def __call__(self, window):

@@ -18,7 +18,7 @@ REFERENCE_DIAMETER = 16.0
 """Diameter in pixels at which the size map is zero."""
 
 TRUSTED = (13.0, 38.0)
-"""Diameters in pixels that the network judges without bias (within a tenth, on ``val``); others it draws towards them."""
+"""Diameters in pixels that the network judges without bias (on `val`, within a tenth); it draws others towards them."""
 
 _SCALES = (1 / 32, 2.0)
 _LEAST_SIDE = 16
