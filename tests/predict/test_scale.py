@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from nuxel.predict.scale import REFERENCE_DIAMETER, TRUSTED, Size, choose_scale, estimate_diameter
+from nuxel.data.targets import REFERENCE_DIAMETER
+from nuxel.predict.scale import TRUSTED, Size, choose_scale, estimate_diameter
 
 
 class Judge:

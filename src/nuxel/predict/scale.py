@@ -8,17 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nuxel.data.targets import REFERENCE_DIAMETER
 from nuxel.image.resample import ScaledImage
 from nuxel.tiling.grid import Box
 
 Network = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """A window ``(H, W, 3)`` uint8 in, the maps ``(K, H, W)`` out: nucleus first, log diameter last."""
 
-REFERENCE_DIAMETER = 16.0
-"""Diameter in pixels at which the size map is zero."""
-
 TRUSTED = (13.0, 38.0)
-"""Diameters in pixels that the network judges without bias (on `val`, within a tenth); it draws others towards them."""
+"""Diameters in pixels where the median estimate is within a tenth of the truth (on `val`); others are drawn to them."""
 
 _SCALES = (1 / 32, 2.0)
 _LEAST_SIDE = 16
