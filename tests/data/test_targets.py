@@ -6,6 +6,7 @@ import pytest
 from nuxel.data.targets import (
     REFERENCE_DIAMETER,
     TargetRule,
+    centre_offsets,
     diameters,
     log_diameter,
     multihead_targets,
@@ -31,9 +32,9 @@ def test_the_defaults():
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64])
-def test_there_are_four_maps_of_floats(dtype):
+def test_there_are_six_maps_of_floats(dtype):
     drawn = multihead_targets(np.array([[0, 1, 1]], dtype), TargetRule())
-    assert drawn.shape == (4, 1, 3)
+    assert drawn.shape == (6, 1, 3)
     assert drawn.dtype == np.float32
 
 
@@ -51,14 +52,18 @@ def test_a_nucleus_that_fills_the_image_is_not_shrunk(shape):
     assert not drawn[2].any()
 
 
-def test_all_four_targets_of_two_touching_nuclei_and_a_gap_that_is_not_annotated():
+def test_all_targets_of_two_touching_nuclei_and_a_gap_that_is_not_annotated():
     labels = np.array([[0, 4, 4, 4, 9, 9, 0, -1]])
-    nucleus, core, touching, size = multihead_targets(labels, TargetRule(shrink=0.5, touching_width=1))
+    nucleus, core, touching, down, right, size = multihead_targets(labels, TargetRule(shrink=0.5, touching_width=1))
     assert nucleus.tolist() == [[0, 1, 1, 1, 1, 1, 0, 0]]
     assert core.tolist() == [[0, 0, 1, 0, 1, 1, 0, 0]]
     assert touching.tolist() == [[0, 0, 0, 1, 1, 0, 0, 0]]
     three, two = (np.float32(np.log2(np.sqrt(4 * area / np.pi) / 16)) for area in (3, 2))
     np.testing.assert_allclose(size, [[0, three, three, three, two, two, 0, 0]], rtol=1e-6)
+    wide, narrow = (np.sqrt(4 * area / np.pi) for area in (3, 2))
+    assert not down.any()
+    expected = [[0, 1 / wide, 0, -1 / wide, 0.5 / narrow, -0.5 / narrow, 0, 0]]
+    np.testing.assert_allclose(right, expected, rtol=1e-6)
 
 
 def test_what_is_not_annotated_counts_as_background():
@@ -66,7 +71,7 @@ def test_what_is_not_annotated_counts_as_background():
     drawn = multihead_targets(labels, TargetRule())
     np.testing.assert_array_equal(drawn, multihead_targets(np.maximum(labels, 0), TargetRule()))
     assert not drawn[:2, labels < 0].any()
-    assert not drawn[3, labels < 0].any()
+    assert not drawn[3:, labels < 0].any()
 
 
 # ---- shrunk nucleus -------------------------------------------------------------------------------------
@@ -172,6 +177,30 @@ def test_where_three_meet():
 
 def test_one_nucleus_in_two_parts_does_not_touch_itself():
     assert not touching_borders(digits("1110111"), 1).any()
+
+
+# ---- offsets to the centre ------------------------------------------------------------------------------
+
+
+def test_a_disc_points_at_its_middle_from_half_a_diameter_away():
+    rows, columns = np.indices((41, 61))
+    disc = ((rows - 20) ** 2 + (columns - 30) ** 2 <= 15**2).astype(np.int32)
+    down, right = centre_offsets(disc)
+    assert down[20, 30] == right[20, 30] == 0
+    assert (down[5, 30], right[5, 30]) == pytest.approx((0.5, 0), abs=0.01)
+    assert (down[20, 45], right[20, 45]) == pytest.approx((0, -0.5), abs=0.01)
+    assert not down[disc == 0].any()
+    assert not right[disc == 0].any()
+
+
+def test_a_ring_points_at_its_empty_middle():
+    down, right = centre_offsets(digits("11111 10001 10001 10001 11111"))
+    diameter = np.sqrt(4 / np.pi * 16)
+    assert (down[0, 4], right[0, 4]) == pytest.approx((2 / diameter, -2 / diameter))
+
+
+def test_offsets_without_nuclei():
+    assert not centre_offsets(np.zeros((3, 4), np.int32)).any()
 
 
 # ---- size -----------------------------------------------------------------------------------------------

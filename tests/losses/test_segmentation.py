@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -82,15 +83,21 @@ class TestSmoothL1:
         predicted = torch.tensor([0.1, 1.0]).view(1, 1, 1, 2)
         zeros, ones = torch.zeros_like(predicted), torch.ones_like(predicted)
         expected = (0.5 * 0.1**2 / 0.25 + (1 - 0.5 * 0.25)) / 2
-        assert masked_smooth_l1(predicted, zeros, ones).item() == pytest.approx(expected)
+        assert masked_smooth_l1(predicted, zeros, ones, beta=0.25).item() == pytest.approx(expected)
 
     def test_only_where_asked(self) -> None:
         predicted = torch.tensor([1.0, 100.0]).view(1, 1, 1, 2)
         where = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
-        assert masked_smooth_l1(predicted, torch.zeros_like(predicted), where).item() == pytest.approx(0.875)
+        found = masked_smooth_l1(predicted, torch.zeros_like(predicted), where, beta=0.25)
+        assert found.item() == pytest.approx(0.875)
+
+    def test_channels_are_added_and_pixels_averaged(self) -> None:
+        predicted = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 2, 1, 2)  # two channels of two pixels
+        found = masked_smooth_l1(predicted, torch.zeros_like(predicted), torch.ones(1, 1, 1, 2), beta=1.0)
+        assert found.item() == pytest.approx((1 + 2 + 3 + 4 - 4 * 0.5) / 2)
 
 
-LOSSES = [cross_entropy, soft_dice, masked_smooth_l1]
+LOSSES = [cross_entropy, soft_dice, partial(masked_smooth_l1, beta=0.25)]
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -30,14 +30,17 @@ def test_subpixel_head_writes_each_pixel_from_its_own_weights() -> None:
         assert maps[0, m, 2 * y + i, 2 * x + j].item() == pytest.approx(expected.item(), abs=1e-5)
 
 
-def test_up_block_repeats_pixels_and_joins_the_skip_after_them() -> None:
-    block = UpBlock(1, 1, 2)
+def test_up_block_adds_enlarged_features_and_the_skip() -> None:
+    """Each share is convolved first; the sum is what normalisation, activation and refinement see."""
+    block = UpBlock(2, 3, 4)
     seen = []
-    block.convs = nn.Sequential(nn.Identity())
-    block.convs.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
-    coarse = torch.tensor([[[[1.0, 2.0]]]])
-    block(coarse, torch.full((1, 1, 2, 4), 9.0))
-    assert seen[0].tolist() == [[[[1, 1, 2, 2], [1, 1, 2, 2]], [[9, 9, 9, 9], [9, 9, 9, 9]]]]
+    block.join.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    coarse, skip = torch.randn(1, 2, 3, 5), torch.randn(1, 3, 6, 10)
+    assert block(coarse, skip).shape == (1, 4, 6, 10)
+    share = nn.functional.conv2d(coarse, block.coarse.weight, padding=1)
+    expected = share.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    expected = expected + nn.functional.conv2d(skip, block.skip.weight, padding=1)
+    assert torch.allclose(seen[0], expected, atol=1e-5)
 
 
 def test_decoder_goes_from_coarse_to_stride_two() -> None:

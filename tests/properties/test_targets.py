@@ -68,7 +68,7 @@ def test_a_border_touches_exactly_where_two_nuclei_are_near(labels, width):
 @given(label_images(), RULES)
 @settings(max_examples=60, deadline=None)
 def test_the_size_target_is_exact(labels, rule):
-    size = multihead_targets(labels, rule)[3]
+    size = multihead_targets(labels, rule)[5]
     assert not size[labels <= 0].any()
     for number in set(labels[labels > 0].tolist()):
         diameter = np.sqrt(4 / np.pi * (labels == number).sum())
@@ -77,10 +77,20 @@ def test_the_size_target_is_exact(labels, rule):
 
 @given(label_images(), RULES)
 @settings(max_examples=60, deadline=None)
+def test_every_pixel_points_at_the_centroid_of_its_nucleus(labels, rule):
+    drawn = multihead_targets(labels, rule)
+    for number in set(labels[labels > 0].tolist()):
+        places = np.argwhere(labels == number)
+        offsets = drawn[3:5, labels == number].T * np.sqrt(4 / np.pi * len(places))
+        np.testing.assert_allclose(places + offsets, np.tile(places.mean(0), (len(places), 1)), atol=1e-4)
+
+
+@given(label_images(), RULES)
+@settings(max_examples=60, deadline=None)
 def test_what_is_not_annotated_is_background(labels, rule):
     drawn = multihead_targets(labels, rule)
     np.testing.assert_array_equal(drawn, multihead_targets(np.maximum(labels, 0), rule))
-    assert not drawn[[0, 1, 3]][:, labels < 0].any()
+    assert not drawn[[0, 1, 3, 4, 5]][:, labels < 0].any()
 
 
 @given(label_images(), RULES)
@@ -96,16 +106,18 @@ def test_other_numbers_draw_the_same(labels, rule):
 @pytest.mark.parametrize(
     "turn",
     [
-        pytest.param(lambda a: a[..., ::-1], id="left-right"),
-        pytest.param(lambda a: a[..., ::-1, :], id="up-down"),
-        pytest.param(lambda a: np.swapaxes(a, -1, -2), id="transposed"),
+        pytest.param((lambda a: a[..., ::-1], [3, 4], [1, -1]), id="left-right"),
+        pytest.param((lambda a: a[..., ::-1, :], [3, 4], [-1, 1]), id="up-down"),
+        pytest.param((lambda a: np.swapaxes(a, -1, -2), [4, 3], [1, 1]), id="transposed"),
     ],
 )
 @settings(max_examples=40, deadline=None)
 def test_a_turned_image_has_turned_targets(turn, labels, rule):
-    np.testing.assert_array_equal(
-        multihead_targets(turn(labels), rule), turn(multihead_targets(labels, rule))
-    )
+    """Also the offsets, whose two components change places or signs."""
+    move, offsets, signs = turn
+    expected = move(multihead_targets(labels, rule))
+    expected[3:5] = expected[offsets] * np.reshape(signs, (2, 1, 1))
+    np.testing.assert_allclose(multihead_targets(move(labels), rule), expected, atol=1e-6)
 
 
 @given(label_images())

@@ -30,9 +30,9 @@ def reach(network: MultiheadUNetNetwork) -> int:
 
 
 class TestNetwork:
-    def test_four_maps_of_the_size_of_the_image(self, network: MultiheadUNetNetwork) -> None:
+    def test_six_maps_of_the_size_of_the_image(self, network: MultiheadUNetNetwork) -> None:
         with torch.no_grad():
-            assert network(torch.rand(2, 3, 16, 40, dtype=torch.float64)).shape == (2, 4, 16, 40)
+            assert network(torch.rand(2, 3, 16, 40, dtype=torch.float64)).shape == (2, 6, 16, 40)
         assert network.stride == 8
 
     def test_the_default_is_small_enough_to_ship(self) -> None:
@@ -40,9 +40,9 @@ class TestNetwork:
         kept = ("conv_stem", "bn1", *(f"blocks.{stage}." for stage in range(5)))
         whole = timm.create_model("tf_efficientnet_lite0").named_parameters()
         assert count(default.encoder) == sum(p.numel() for name, p in whole if name.startswith(kept))
-        assert count(default.decoder) == 315200
-        assert count(default.head) == 16 * 32 + 16
-        assert count(default) < 1.1e6
+        assert count(default.decoder) == 793856
+        assert count(default.head) == 24 * 64 + 24
+        assert count(default) < 1.6e6
 
     def test_the_image_is_normalised_inside(self, network: MultiheadUNetNetwork) -> None:
         """What reaches the encoder has ImageNet's mean and spread taken off."""
@@ -117,7 +117,7 @@ class TestLocality:
         self, network: MultiheadUNetNetwork
     ) -> None:
         with torch.no_grad():
-            assert network(torch.rand(1, 3, 8, 8, dtype=torch.float64)).shape == (1, 4, 8, 8)
+            assert network(torch.rand(1, 3, 8, 8, dtype=torch.float64)).shape == (1, 6, 8, 8)
 
 
 class TestSystem:
@@ -136,13 +136,13 @@ class TestSystem:
     def test_a_perfect_answer_costs_nearly_nothing(self) -> None:
         outputs, targets = self.perfect(self.labels())
         losses = self.system.compute_loss(outputs, targets, torch.ones(1, 1, 16, 16))
-        assert set(losses) == {"nucleus", "shrunk", "touching", "log_diameter", "loss"}
+        assert set(losses) == {"nucleus", "shrunk", "touching", "offset", "log_diameter", "loss"}
         assert losses["loss"].item() == pytest.approx(0, abs=1e-5)
 
     def test_the_loss_is_the_weighted_sum(self) -> None:
         _, targets = self.perfect(self.labels())
-        outputs, annotated = torch.randn(1, 4, 16, 16), torch.ones(1, 1, 16, 16)
-        ones = LossConfig(nucleus=1, shrunk=1, touching=1, log_diameter=1)
+        outputs, annotated = torch.randn(1, 6, 16, 16), torch.ones(1, 1, 16, 16)
+        ones = LossConfig(nucleus=1, shrunk=1, touching=1, offset=1, log_diameter=1)
         plain = dataclasses.replace(self.system, loss=ones).compute_loss(outputs, targets, annotated)
         weighted = self.system.compute_loss(outputs, targets, annotated)
         total = 0.0
@@ -151,15 +151,16 @@ class TestSystem:
             total += weighted[name].item()
         assert weighted["loss"].item() == pytest.approx(total)
 
-    def test_the_diameter_counts_inside_nuclei_only(self) -> None:
+    def test_offset_and_diameter_count_inside_nuclei_only(self) -> None:
         outputs, targets = self.perfect(self.labels())
-        outputs[:, 3][targets[:, 0] == 0] = 50
+        outputs.movedim(1, -1)[targets[:, 0] == 0] = torch.tensor([-40.0, -40.0, -40.0, 50.0, 50.0, 50.0])
         annotated = torch.ones(1, 1, 16, 16)
-        assert self.system.compute_loss(outputs, targets, annotated)["log_diameter"].item() == 0
-        outputs[:, 3][targets[:, 0] == 1] += 1
-        expected = self.system.loss.log_diameter * 0.875
-        found = self.system.compute_loss(outputs, targets, annotated)["log_diameter"].item()
-        assert found == pytest.approx(expected)
+        found = self.system.compute_loss(outputs, targets, annotated)
+        assert found["log_diameter"].item() == found["offset"].item() == 0
+        outputs.movedim(1, -1)[targets[:, 0] == 1] += torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0, 1.0])
+        found = self.system.compute_loss(outputs, targets, annotated)
+        assert found["log_diameter"].item() == pytest.approx(self.system.loss.log_diameter * 0.875)
+        assert found["offset"].item() == pytest.approx(self.system.loss.offset * 0.95)
 
     def test_not_annotated_pixels_change_nothing(self) -> None:
         outputs, targets = self.perfect(self.labels())
@@ -169,11 +170,11 @@ class TestSystem:
         first = self.system.compute_loss(outputs, targets, annotated)["loss"]
         assert torch.equal(first, self.system.compute_loss(garbled, targets, annotated)["loss"])
 
-    def test_probabilities_are_three_sigmoids_and_a_size(self) -> None:
-        outputs = torch.randn(1, 4, 2, 2)
+    def test_probabilities_are_three_sigmoids_and_the_rest_as_it_is(self) -> None:
+        outputs = torch.randn(1, 6, 2, 2)
         found = self.system.probabilities(outputs)
         assert torch.equal(found[:, :3], outputs[:, :3].sigmoid())
-        assert torch.equal(found[:, 3], outputs[:, 3])
+        assert torch.equal(found[:, 3:], outputs[:, 3:])
 
     def test_every_parameter_is_in_one_group(self, network: MultiheadUNetNetwork) -> None:
         groups = self.system.parameter_groups(network)

@@ -32,7 +32,7 @@ def same(first, second) -> bool:
 class TestViews:
     def test_shapes_and_kinds(self, items: list[Annotated]) -> None:
         picture, targets, annotated = views(items)[0]
-        assert (picture.shape, targets.shape, annotated.shape) == ((3, 32, 32), (4, 32, 32), (1, 32, 32))
+        assert (picture.shape, targets.shape, annotated.shape) == ((3, 32, 32), (6, 32, 32), (1, 32, 32))
         assert {t.dtype for t in (picture, targets, annotated)} == {torch.float32}
         assert annotated.all()
 

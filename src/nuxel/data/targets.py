@@ -3,7 +3,7 @@
 Source: multi-head U-Net paper, section 5.3.1 and figure 4: the nuclei, the nuclei shrunk, and the borders where two
 nuclei touch. The paper shrinks by a morphological operation of unstated size; here a nucleus shrinks to the
 part that is deeper than a fraction of its own greatest depth, so that the rule is the same at every scale and
-no nucleus disappears.
+no nucleus disappears. Beyond the paper: where a pixel's nucleus has its centre, and how large that nucleus is.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ REFERENCE_DIAMETER = 16.0
 
 
 def multihead_targets(labels: NDArray[np.integer], rule: TargetRule) -> NDArray[np.float32]:
-    """Draw the four targets of one label image.
+    """Draw the targets of one label image.
 
     Parameters
     ----------
@@ -47,9 +47,9 @@ def multihead_targets(labels: NDArray[np.integer], rule: TargetRule) -> NDArray[
 
     Returns
     -------
-    ``(4, H, W)`` float32: nucleus {0, 1}; shrunk nucleus {0, 1}, inside its nucleus and never empty; touching
-    border {0, 1}; ``log2(diameter / 16)`` of the pixel's nucleus (0 outside), the diameter being that of
-    the disc of equal area.
+    ``(6, H, W)`` float32: nucleus {0, 1}; shrunk nucleus {0, 1}, inside its nucleus and never empty; touching
+    border {0, 1}; the way down and right from the pixel to the centre of its nucleus, in diameters (0 outside);
+    ``log2(diameter / 16)`` of the pixel's nucleus (0 outside), the diameter being that of the disc of equal area.
 
     Examples
     --------
@@ -61,11 +61,12 @@ def multihead_targets(labels: NDArray[np.integer], rule: TargetRule) -> NDArray[
     0 0 1 1 0 0 0
     """
     nuclei = np.maximum(labels, 0).astype(np.int32)
-    targets = np.zeros((4, *labels.shape), np.float32)
+    targets = np.zeros((6, *labels.shape), np.float32)
     targets[0] = nuclei > 0
     targets[1] = relative_depth(nuclei) > rule.shrink
     targets[2] = touching_borders(nuclei, rule.touching_width)
-    targets[3] = log_diameter(nuclei)
+    targets[3:5] = centre_offsets(nuclei)
+    targets[5] = log_diameter(nuclei)
     return targets
 
 
@@ -108,6 +109,28 @@ def touching_borders(nuclei: NDArray[np.int32], width: int) -> NDArray[np.bool_]
     lowest = ndimage.minimum_filter(np.where(nuclei > 0, nuclei, beyond), size, mode="nearest")
     touching: NDArray[np.bool_] = (highest != lowest) & (lowest != beyond)
     return touching
+
+
+def centre_offsets(nuclei: NDArray[np.int32]) -> NDArray[np.float32]:
+    """The way from each pixel to the centroid of its nucleus over that nucleus' diameter: ``(2, H, W)`` float32.
+
+    Down first, then right; the diameter is that of the disc of equal area, so that the values of a round nucleus lie
+    within half of one whatever its size. 0 in the background. What the image's edge cuts off does not count.
+
+    Examples
+    --------
+    >>> centre_offsets(np.array([[0, 7, 7, 7, 7]], np.int32))[1].round(2).tolist()
+    [[0.0, 0.6600000262260437, 0.2199999988079071, -0.2199999988079071, -0.6600000262260437]]
+    """
+    offsets = np.zeros((2, *nuclei.shape), np.float32)
+    rows, columns = np.nonzero(nuclei)
+    numbers = nuclei[rows, columns]
+    areas = np.maximum(np.bincount(numbers), 1)
+    diameter = np.sqrt(4 / np.pi * areas)
+    for offset, places in zip(offsets, (rows, columns), strict=True):
+        centres = np.bincount(numbers, weights=places) / areas
+        offset[rows, columns] = (centres[numbers] - places) / diameter[numbers]
+    return offsets
 
 
 def diameters(nuclei: NDArray[np.int32]) -> NDArray[np.float64]:

@@ -30,7 +30,11 @@ def soft_dice(logits: Tensor, target: Tensor, annotated: Tensor, smooth: float =
     return 1 - (2 * both + smooth) / (total + smooth)
 
 
-def masked_smooth_l1(predicted: Tensor, target: Tensor, where: Tensor) -> Tensor:
-    """Mean smooth L1 over the pixels where ``where`` is 1; a scalar, zero where there are none."""
-    loss = functional.smooth_l1_loss(predicted, target, reduction="none", beta=0.25) * where
+def masked_smooth_l1(predicted: Tensor, target: Tensor, where: Tensor, beta: float) -> Tensor:
+    """Smooth L1, summed over channels and averaged over the pixels where ``where`` is 1; zero where there are none.
+
+    ``predicted`` and ``target`` are ``(N, K, H, W)``, ``where`` ``(N, 1, H, W)`` in {0, 1}; errors below ``beta`` count by
+    their square. Returns a scalar.
+    """
+    loss = functional.smooth_l1_loss(predicted, target, reduction="none", beta=beta) * where
     return loss.sum() / where.sum().clamp(min=1)

@@ -18,15 +18,23 @@ def conv_norm_act(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
 
 
 class UpBlock(nn.Module):
-    """Double the size, join the encoder's map of that size, two convolutions."""
+    """Double the size, join the encoder's map of that size, refine.
+
+    The first convolution of a U-Net's block sees the enlarged features and the skip side by side. Here it is taken apart:
+    the features' share is convolved before it is enlarged, at a quarter of the work, and the two shares are added.
+    Nothing is concatenated, which saves the most memory where maps are largest.
+    """
 
     def __init__(self, inputs: int, skip: int, outputs: int) -> None:
         super().__init__()
-        self.convs = nn.Sequential(conv_norm_act(inputs + skip, outputs), conv_norm_act(outputs, outputs))
+        self.coarse = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.skip = nn.Conv2d(skip, outputs, 3, padding=1, bias=False)
+        self.join = nn.Sequential(nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+        self.refine = conv_norm_act(outputs, outputs)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        x = nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
-        joined: Tensor = self.convs(torch.cat([x, skip], 1))
+        enlarged = nn.functional.interpolate(self.coarse(x), scale_factor=2.0, mode="nearest")
+        joined: Tensor = self.refine(self.join(enlarged + self.skip(skip)))
         return joined
 
 

@@ -1,7 +1,8 @@
 """The default system: a U-Net with three heads on a pretrained encoder, decoded by watershed.
 
 Source: "Nuclei detection based on Fully Convolutional Networks" (multi-head U-Net paper), sections 5.2, 5.3 and 5.5.
-Beyond the paper: a fourth map, the logarithm of the nucleus' diameter, from which prediction chooses its scale.
+Beyond the paper: where the pixel's nucleus has its centre, by which pixels vote for nuclei, and the logarithm of
+the nucleus' diameter, from which prediction chooses its scale.
 No operation looks further than its receptive field, so the answer cannot depend on how an image is tiled.
 """
 
@@ -21,7 +22,7 @@ from nuxel.losses.segmentation import cross_entropy, masked_smooth_l1, soft_dice
 from nuxel.nn.encoder import Encoder, load_imagenet_weights
 from nuxel.nn.multihead_unet import SubpixelHead, UNetDecoder
 
-MAPS = ("nucleus", "shrunk", "touching", "log_diameter")
+MAPS = ("nucleus", "shrunk", "touching", "offset_y", "offset_x", "log_diameter")
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -43,7 +44,7 @@ class NetworkConfig:
     encoder: str = "tf_efficientnet_lite0"
     weights: str = "imagenet"
     depth: int = 4
-    widths: tuple[int, ...] = (96, 48, 32)
+    widths: tuple[int, ...] = (160, 96, 64)
 
     def __post_init__(self) -> None:
         if self.depth < 2 or len(self.widths) != self.depth - 1 or min(self.widths) < 1:
@@ -55,16 +56,17 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the maps in the loss (cross-entropy + soft Dice each; smooth L1 for the diameter)."""
+    """Weights of the maps in the loss: cross-entropy + soft Dice for the masks, smooth L1 for offset and diameter."""
 
     nucleus: float = 1.0
     shrunk: float = 1.0
-    touching: float = 0.5
+    touching: float = 1.0
+    offset: float = 2.0
     log_diameter: float = 0.3
 
 
 class MultiheadUNetNetwork(nn.Module):
-    """``(N, 3, H, W)`` in ``[0, 1]``, sides multiples of ``stride`` -> ``(N, 4, H, W)``: three logits and a size."""
+    """``(N, 3, H, W)`` in ``[0, 1]``, sides multiples of ``stride`` -> ``(N, 6, H, W)``, the maps of ``MAPS``; masks as logits."""
 
     mean: Tensor
     std: Tensor
@@ -117,18 +119,20 @@ class MultiheadUNet:
         logits, drawn = outputs[:, :3], targets[:, :3]
         masks = cross_entropy(logits, drawn, annotated) + soft_dice(logits, drawn, annotated)
         inside = targets[:, :1] * annotated
-        size = masked_smooth_l1(outputs[:, 3:], targets[:, 3:], inside)
+        offset = masked_smooth_l1(outputs[:, 3:5], targets[:, 3:5], inside, beta=0.1)
+        size = masked_smooth_l1(outputs[:, 5:], targets[:, 5:], inside, beta=0.25)
         weights = self.loss
         parts = {
             "nucleus": weights.nucleus * masks[0],
             "shrunk": weights.shrunk * masks[1],
             "touching": weights.touching * masks[2],
+            "offset": weights.offset * offset,
             "log_diameter": weights.log_diameter * size,
         }
         return {**parts, "loss": torch.stack(list(parts.values())).sum()}
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """What the exported graph returns: three probabilities and the log diameter."""
+        """What the exported graph returns: the masks as probabilities, the other maps as they are."""
         return torch.cat([torch.sigmoid(outputs[:, :3]), outputs[:, 3:]], 1)
 
     def parameter_groups(self, network: nn.Module) -> dict[str, list[nn.Parameter]]:
