@@ -13,7 +13,7 @@ import dataclasses
 from typing import Any
 
 from nuxel.data.dataset import Source, find_annotated, read_annotated
-from nuxel.decode.watershed import WatershedRule
+from nuxel.decode.clumps import ClumpRule
 from nuxel.image.resample import ScaledImage
 from nuxel.metrics.average_precision import MatchTally
 from nuxel.predict.model import Model
@@ -47,14 +47,14 @@ def main() -> None:
         view = ScaledImage(image, choose_size(image, model, Options()).scale)
         cases.append((run_network(view, model), view.full_shape, truth))
 
-    def score(rule: WatershedRule) -> float:
+    def score(rule: ClumpRule) -> float:
         card = dataclasses.replace(model.card, decoder_rule=dataclasses.asdict(rule))
         tally = MatchTally()
         for maps, shape, truth in cases:
             tally.add(truth, decode_maps(maps, shape, card, Options()).labels)
         return tally.mean_average_precision()
 
-    best = WatershedRule(**model.card.decoder_rule)  # type: ignore[arg-type]
+    best = ClumpRule(**model.card.decoder_rule)  # type: ignore[arg-type]
     best_score = score(best)
     print(f"{best_score:.4f} {best}")
     for name in list(GRID) * 2:

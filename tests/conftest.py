@@ -16,7 +16,7 @@ from nuxel.predict.card import METADATA_KEY, ModelCard
 TOY_CARD = ModelCard(
     title="bright is nucleus",
     system="toy",
-    decoder="watershed",
+    decoder="clumps",
     decoder_rule={},
     maps=("nucleus", "shrunk", "touching", "log_diameter"),
     stride=16,

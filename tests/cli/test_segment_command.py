@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from nuxel.cli import segment as command
 from nuxel.cli.main import main
 from nuxel.labels.read import read_labels
+from nuxel.labels.run_length import read_run_lengths
 from nuxel.predict import files
 
 Capture = pytest.CaptureFixture[str]
@@ -174,3 +177,56 @@ def test_the_bundled_examples(tmp_path: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize("text", ["0", "17", "max"])
 def test_planes(text: str) -> None:
     assert command._z(text) == (text if text == "max" else int(text))
+
+
+class TestRunLengths:
+    def test_written_beside_the_usual_products(
+        self, save_discs: Save, run: Callable[..., int], tmp_path: Path
+    ) -> None:
+        save_discs("in/a.png", 4)
+        save_discs("in/deep/b.png", 9)
+        Image.fromarray(np.zeros((96, 96), np.uint8)).save(tmp_path / "in" / "empty.png")
+        assert run(tmp_path / "in", "--scale", "1", "--format", "run-length") == 0
+        read = read_run_lengths(tmp_path / "out" / "run_lengths.csv")
+        assert {name: len(found.nuclei) for name, found in read.items()} == {"a": 4, "b": 9, "empty": 0}
+        labels = read_labels(tmp_path / "out" / "deep" / "b_labels.tif")
+        assert np.array_equal(read["b"].paint(labels.shape), labels)
+
+    def test_a_second_run_that_skips_everything_writes_it_too(
+        self, save_discs: Save, run: Callable[..., int], tmp_path: Path
+    ) -> None:
+        save_discs("in/a.png", 4)
+        (tmp_path / "in" / "broken.png").write_bytes(b"")
+        assert run(tmp_path / "in", "--scale", "1") == 1
+        assert not (tmp_path / "out" / "run_lengths.csv").exists()
+        assert run(tmp_path / "in", "--scale", "1", "--format", "run-length") == 1
+        assert list(read_run_lengths(tmp_path / "out" / "run_lengths.csv")) == ["a"]
+
+    def test_images_of_one_name_are_told_apart_by_their_folders(
+        self, save_discs: Save, run: Callable[..., int], tmp_path: Path
+    ) -> None:
+        for place in ("one/a.png", "two/a.png", "two/b.png"):
+            save_discs(f"in/{place}")
+        run(tmp_path / "in", "--scale", "1", "--format", "run-length")
+        assert list(read_run_lengths(tmp_path / "out" / "run_lengths.csv")) == ["one/a", "two/a", "b"]
+
+
+class TestSeveralModels:
+    def test_are_averaged_and_recorded(
+        self, save_discs: Save, run: Callable[..., int], toy_model: Path, tmp_path: Path
+    ) -> None:
+        image = save_discs("a.png", 4)
+        assert run(image, "--scale", "1", "--model", toy_model) == 0
+        record = json.loads((tmp_path / "out" / "run.json").read_text())
+        assert record["model"]["file"] == f"{toy_model.name} + {toy_model.name}"
+        assert read_labels(tmp_path / "out" / "a_labels.tif").max() == 4
+
+    def test_test_time_augmentation_finds_the_same_of_a_model_that_is_symmetric(
+        self, save_discs: Save, run: Callable[..., int], tmp_path: Path
+    ) -> None:
+        image = save_discs("a.png", 4)
+        assert run(image, "--scale", "1") == 0
+        plain = read_labels(tmp_path / "out" / "a_labels.tif")
+        assert run(image, "--scale", "1", "--tta") == 0
+        assert summary(tmp_path)[0]["status"] == "done"  # another result, so not skipped
+        assert np.array_equal(read_labels(tmp_path / "out" / "a_labels.tif"), plain)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -152,3 +152,17 @@ def test_real_labels_survive_the_round_trip(tmp_path: Path) -> None:
     lines = [f"{path.stem},{encode(labels == n)}" for n in range(1, labels.max() + 1)]
     found = read_run_lengths(write(tmp_path / "a.csv", *lines))[path.stem]
     np.testing.assert_array_equal(found.paint(labels.shape), labels)
+
+
+@given(arrays.arrays(np.int32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 5)))
+@settings(max_examples=100, deadline=None)
+def test_what_is_encoded_paints_the_same_again(labels):
+    """Any label image, numbered again without gaps."""
+    encoded = RunLengths.of(labels)
+    numbers = np.unique(labels[labels > 0])
+    expected = np.where(labels > 0, np.searchsorted(numbers, labels) + 1, 0)
+    assert len(encoded.nuclei) == len(numbers)
+    assert np.array_equal(encoded.paint(labels.shape), expected)
+    for runs in encoded.nuclei:
+        assert (runs >= 1).all()
+        assert (runs[1:, 0] > runs[:-1].sum(1)).all()  # in order, and never two where one would do

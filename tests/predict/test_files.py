@@ -273,7 +273,7 @@ class TestFailures:
         def fail(*_: object, **__: object) -> object:
             raise MemoryError
 
-        monkeypatch.setattr(files, "run_network", fail)
+        monkeypatch.setattr(files, "look_at", fail)
         (row,) = segment_files([save_discs("a.png")], job)
         assert row.reason == f"{row.file}: not enough memory for an image of this size"
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nuxel.errors import UsageError
+from nuxel.errors import NuxelError, UsageError
 from nuxel.image.normalise import normalise
 from nuxel.image.resample import ScaledImage
 from nuxel.predict.card import ModelCard
-from nuxel.predict.pipeline import Options, decode_maps, run_network, segment_normalised
+from nuxel.predict.pipeline import Options, decode_maps, decoder_rule, run_network, segment_normalised
 
 Draw = Callable[..., NDArray[np.uint8]]
 
@@ -87,24 +87,26 @@ class TestMaps:
     ) -> None:
         network = Smear(dataclasses.replace(toy_card, reach=20))
         image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-        whole = run_network(ScaledImage(image), network, 4096)
+        whole = run_network(ScaledImage(image), network, Options(tile_size=4096))
         assert whole.shape == (3, *shape)
         assert whole.dtype == np.uint8
-        assert np.array_equal(run_network(ScaledImage(image), network, tile_size), whole)
+        assert np.array_equal(run_network(ScaledImage(image), network, Options(tile_size=tile_size)), whole)
 
     def test_a_halo_that_is_too_narrow_would_show(self, toy_card: ModelCard) -> None:
         image = np.random.default_rng(0).integers(0, 256, (64, 128, 3), np.uint8)
         network = Smear(dataclasses.replace(toy_card, reach=40))
-        whole = run_network(ScaledImage(image), network)
-        halves = [run_network(ScaledImage(half), network) for half in (image[:, :64], image[:, 64:])]
+        whole = run_network(ScaledImage(image), network, Options())
+        halves = [
+            run_network(ScaledImage(half), network, Options()) for half in (image[:, :64], image[:, 64:])
+        ]
         assert not np.array_equal(np.concatenate(halves, axis=2), whole)
 
     def test_probabilities_are_rounded_to_bytes(self, bright: Brightness) -> None:
         image = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
-        assert np.array_equal(run_network(ScaledImage(image), bright)[0], image[..., 0])
+        assert np.array_equal(run_network(ScaledImage(image), bright, Options())[0], image[..., 0])
 
     def test_no_window_is_larger_than_tile_and_halo(self, bright: Brightness) -> None:
-        run_network(ScaledImage(np.zeros((500, 300, 3), np.uint8)), bright, 64)
+        run_network(ScaledImage(np.zeros((500, 300, 3), np.uint8)), bright, Options(tile_size=64))
         assert max(max(window) for window in bright.windows) <= 64 + 2 * 16
 
 
@@ -172,6 +174,30 @@ class TestDecoding:
         assert (np.bincount(nuclei.labels.ravel())[1:] == 3).all()
 
 
+class TestCard:
+    @pytest.mark.parametrize(
+        "changes", [{"decoder": "masks"}, {"decoder_rule": {"threshold": 0.5, "kernel": 3.0}}]
+    )
+    def test_a_decoder_that_is_not_known(self, toy_card: ModelCard, changes: dict[str, object]) -> None:
+        with pytest.raises(NuxelError, match="upgrade nuxel"):
+            decoder_rule(dataclasses.replace(toy_card, **changes), Options())  # type: ignore[arg-type]
+
+    def test_a_map_that_the_decoder_needs_is_missing(self, toy_card: ModelCard) -> None:
+        card = dataclasses.replace(toy_card, maps=("nucleus",))
+        with pytest.raises(NuxelError, match="no map 'shrunk'"):
+            decoder_rule(card, Options())
+        assert (
+            decoder_rule(dataclasses.replace(card, decoder_rule={"split": "none"}), Options()).split == "none"
+        )
+
+    def test_a_global_network_sees_windows_of_one_size_only(self, toy_card: ModelCard) -> None:
+        network = Brightness(dataclasses.replace(toy_card, context="global", window=64))
+        image = np.random.default_rng(0).integers(0, 256, (150, 70, 3), np.uint8)
+        maps = run_network(ScaledImage(image), network, Options(tile_size=32))
+        assert set(network.windows) == {(64, 64)}
+        assert np.array_equal(maps[0], np.rint(image.mean(axis=2, dtype=np.float32)).astype(np.uint8))
+
+
 class TestSize:
     def test_the_scale_is_the_users(self, bright: Brightness, draw_discs: Draw) -> None:
         image = normalise(draw_discs())
@@ -179,6 +205,21 @@ class TestSize:
         assert (result.size.scale, result.size.diameter) == (2, None)
         assert bright.windows == [(192, 192)]
         assert len(result.nuclei) == 4
+
+    def test_a_small_image_is_looked_at_once_for_size_and_nuclei(
+        self, bright: Brightness, draw_discs: Draw
+    ) -> None:
+        result = segment_normalised(normalise(draw_discs()), bright, Options())
+        assert result.size.scale == 1
+        assert bright.windows == [(96, 96)]
+        assert len(result.nuclei) == 4
+
+    def test_a_network_that_sees_no_sizes_runs_at_the_images_own(
+        self, toy_card: ModelCard, draw_discs: Draw
+    ) -> None:
+        network = Brightness(dataclasses.replace(toy_card, maps=("nucleus", "shrunk", "touching")))
+        result = segment_normalised(normalise(draw_discs()), network, Options())
+        assert (result.size.scale, result.size.diameter, len(result.nuclei)) == (1, None, 4)
 
     @pytest.mark.parametrize(("diameter", "scale"), [(8, 1), (100, 1), (200, 1), (400, 0.1), (4, 4)])
     def test_the_diameter_is_the_users(

@@ -1,5 +1,7 @@
 """The size of nuclei, with networks that judge sizes in known ways."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,8 @@ from nuxel.predict.scale import TRUSTED, Size, choose_scale, estimate_diameter
 
 class Judge:
     """Sees one bright disc a window and says of its diameter what ``opinion`` makes of the true one."""
+
+    card = SimpleNamespace(maps=("nucleus", "shrunk", "touching", "log_diameter"), stride=16, window=None)
 
     def __init__(self, diameter, opinion, sees=lambda _: True):
         self.diameter, self.opinion, self.sees, self.looks = diameter, opinion, sees, []
@@ -42,43 +46,43 @@ def drawn_towards_20(diameter):
 
 @pytest.mark.parametrize("diameter", [8, 12, 20, 37, 45, 70])
 def test_finds_the_diameter_although_the_network_is_drawn_to_what_it_knows(diameter):
-    assert estimate_diameter(IMAGE, Judge(diameter, drawn_towards_20), 16) == pytest.approx(diameter, rel=0.2)
+    assert estimate_diameter(IMAGE, Judge(diameter, drawn_towards_20)) == pytest.approx(diameter, rel=0.2)
 
 
 def test_a_trusted_size_needs_one_look():
     judge = Judge(20, drawn_towards_20)
-    estimate_diameter(IMAGE, judge, 16)
-    assert len(judge.looks) == 2  # both windows of one scale
+    estimate_diameter(IMAGE, judge)
+    assert len(judge.looks) == 1  # all of a small image
 
 
 def test_nuclei_that_are_seen_only_from_afar_are_found_there():
     judge = Judge(100, drawn_towards_20, sees=lambda diameter: diameter < 60)
-    assert estimate_diameter(IMAGE, judge, 16) == pytest.approx(100, rel=0.2)
+    assert estimate_diameter(IMAGE, judge) == pytest.approx(100, rel=0.2)
 
 
 def test_no_nucleus_has_no_size():
-    assert estimate_diameter(IMAGE, Judge(20, drawn_towards_20, sees=lambda _: False), 16) is None
+    assert estimate_diameter(IMAGE, Judge(20, drawn_towards_20, sees=lambda _: False)) is None
 
 
 @pytest.mark.parametrize("says", [lambda _: 500.0, lambda _: 0.5])
 def test_a_network_that_says_the_same_at_every_scale_comes_to_an_end(says):
-    assert estimate_diameter(IMAGE, Judge(20, says), 16) > 0
+    assert estimate_diameter(IMAGE, Judge(20, says)) > 0
 
 
 def test_a_network_that_contradicts_itself_comes_to_an_end():
     judge = Judge(20, lambda here: 100.0 if here > 15 else 2.0)
-    assert estimate_diameter(IMAGE, judge, 16) > 0
+    assert estimate_diameter(IMAGE, judge) > 0
     assert len(judge.looks) < 20
 
 
 def test_a_pixel_size_replaces_what_cannot_be():
     # 20 px of 0.5 um are a nucleus of 10 um; of 0.01 um they are one of 0.2 um, of 5 um one of 100 um
     sees = Judge(20, drawn_towards_20)
-    assert estimate_diameter(IMAGE, sees, 16, 0.5) == pytest.approx(20, rel=0.2)
-    assert estimate_diameter(IMAGE, sees, 16, 0.01) == pytest.approx(800)
-    assert estimate_diameter(IMAGE, sees, 16, 5.0) == pytest.approx(1.6)
+    assert estimate_diameter(IMAGE, sees, 0.5) == pytest.approx(20, rel=0.2)
+    assert estimate_diameter(IMAGE, sees, 0.01) == pytest.approx(800)
+    assert estimate_diameter(IMAGE, sees, 5.0) == pytest.approx(1.6)
     nothing = Judge(20, drawn_towards_20, sees=lambda _: False)
-    assert estimate_diameter(IMAGE, nothing, 16, 0.5) == pytest.approx(16)
+    assert estimate_diameter(IMAGE, nothing, 0.5) == pytest.approx(16)
 
 
 @pytest.mark.parametrize("diameter", [10, 44, 20])
@@ -97,10 +101,27 @@ def test_other_sizes_are_brought_to_the_middle_of_the_range():
 def test_tiny_images_are_looked_at_whole(shape):
     seen = []
 
-    def network(window):
-        seen.append(window.shape)
-        return np.zeros((4, *window.shape[:2]), np.float32)
+    class Blind(Judge):
+        def __call__(self, window):
+            seen.append(window.shape)
+            return np.zeros((4, *window.shape[:2]), np.float32)
 
-    assert estimate_diameter(np.zeros((*shape, 3), np.uint8), network, 16) is None
+    assert estimate_diameter(np.zeros((*shape, 3), np.uint8), Blind(1, None)) is None
     assert seen[0][0] % 16 == 0
     assert seen[0][1] % 16 == 0
+
+
+def test_large_images_are_looked_at_in_two_windows_where_the_picture_varies():
+    judge = Judge(20, drawn_towards_20)
+    large = np.full((1024, 1024, 3), 127, np.uint8)
+    large[512:, :512] = IMAGE
+    assert estimate_diameter(large, judge) == pytest.approx(20, rel=0.2)
+    assert judge.looks == [(256, 256, 3)] * 2
+
+
+def test_networks_with_a_fixed_window_see_no_other():
+    judge = Judge(20, drawn_towards_20)
+    judge.card = SimpleNamespace(maps=judge.card.maps, stride=16, window=192)
+    for image in (IMAGE, IMAGE[:100, :50]):
+        estimate_diameter(image, judge)
+    assert set(judge.looks) == {(192, 192, 3)}

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from nuxel.data.targets import TargetRule, multihead_targets
-from nuxel.decode.watershed import WatershedRule, decode_watershed
+from nuxel.decode.clumps import ClumpRule, decode_clumps
 from nuxel.metrics.matching import match
 from nuxel.predict.model import DEFAULT_MODEL, Model, model_path
 
@@ -17,13 +17,13 @@ pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data"
 HARDEST = ("693bc6458127", "e81c758e1ca1", "06_2", "1b44d2264383", "07_3", "03_5", "a0325cb7aa59", "05_1")
 
 
-def found_again(files, rule=WatershedRule()):  # noqa: B008
+def found_again(files, rule=ClumpRule()):  # noqa: B008
     """How many nuclei there are, and how many are found with an IoU above 0.8."""
     there, found = 0, 0
     for file in files:
         labels = np.asarray(Image.open(file)).astype(np.int32)
         maps = (multihead_targets(labels, TargetRule())[:3] * 255).astype(np.uint8)
-        matching = match(labels, decode_watershed(maps, rule).labels, 0.8)
+        matching = match(labels, decode_clumps(maps, rule).labels, 0.8)
         there += matching.true_positives + matching.false_negatives
         found += matching.true_positives
     return there, found
@@ -48,6 +48,6 @@ def test_most_nuclei_of_the_hardest_images_do():
 
 def test_what_the_shipped_parameters_give_up_of_the_smallest_nuclei_is_known():
     # They drop nuclei below 32 px to be rid of debris; the figure is in docs/results/default.md.
-    rule = WatershedRule(**Model(model_path(DEFAULT_MODEL), device="cpu").card.decoder_rule)
+    rule = ClumpRule(**Model(model_path(DEFAULT_MODEL), device="cpu").card.decoder_rule)
     there, found = found_again(label_files(), rule)
     assert found >= 0.96 * there

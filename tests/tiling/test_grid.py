@@ -1,11 +1,12 @@
 """Plans of tiles that can be checked by eye."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nuxel.errors import UsageError
-from nuxel.tiling.grid import Tile, fit_tile, plan_tiles
+from nuxel.tiling.grid import Tile, fit_tile, plan_tiles, plan_windows
 
 
 def plan(*arguments):
@@ -100,3 +101,24 @@ def test_no_window_is_larger_than_asked_for(shape, halo, stride, more):
     for tile in plan_tiles(shape, fit_tile(shape, halo, stride, largest), halo, stride):
         y0, x0, y1, x1 = tile.window
         assert (y1 - y0) * (x1 - x0) <= largest
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (64, 64), (65, 64), (200, 333), (1000, 70)])
+@pytest.mark.parametrize("side", [2, 16, 64])
+def test_fixed_windows_own_every_pixel_once_and_overlap_by_half(shape, side):
+    owners = np.zeros(shape, int)
+    for tile in plan_windows(shape, side):
+        (y0, x0, y1, x1), (top, left, bottom, right) = tile.owned, tile.window
+        assert (bottom - top, right - left) == (side, side)
+        owners[y0:y1, x0:x1] += 1
+        for first, last, start, stop, length in (
+            (y0, y1, top, bottom, shape[0]),
+            (x0, x1, left, right, shape[1]),
+        ):
+            assert start >= 0
+            assert start <= first < last <= stop
+            assert stop <= max(length, side)
+            # what is owned lies at least a quarter of a side inside, but for the edges of the image
+            assert first == 0 or first - start >= side // 4
+            assert last == length or stop - last >= side // 4
+    assert (owners == 1).all()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from nuxel.decode.watershed import WatershedRule, decode_watershed
+from nuxel.decode.clumps import ClumpRule, decode_clumps
 from nuxel.tiling.grid import Tile, plan_tiles
 from nuxel.tiling.stitch import stitch
 
@@ -67,8 +67,8 @@ def test_a_nucleus_larger_than_tile_and_halo_is_found_once_and_whole():
     seen = padded(image, 8)
     tiles = plan_tiles(image.shape, 24, REACH, 8)
     by_tiles = stitch(image.shape, 3, tiles, lambda box: maps(seen[box[0] : box[2], box[1] : box[3]]))
-    found = decode_watershed(by_tiles, WatershedRule())
-    expected = decode_watershed(maps(seen)[:, :150, :170], WatershedRule())
+    found = decode_clumps(by_tiles, ClumpRule())
+    expected = decode_clumps(maps(seen)[:, :150, :170], ClumpRule())
     assert len(found) == 1
     np.testing.assert_array_equal(found.labels, expected.labels)
 

@@ -13,7 +13,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image files, folders or patterns")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
     parser.add_argument(
-        "--model", default="default", metavar="NAME|FILE", help="a shipped model or a model file"
+        "--model",
+        action="append",
+        metavar="NAME|FILE",
+        help="a shipped model or a model file (default: default); given several times, their answers are averaged",
     )
     parser.add_argument(
         "--channel", type=_name_or_index, metavar="NAME|N", help="channel that shows the nuclei"
@@ -36,13 +39,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs"
     )
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        help="average eight turned and mirrored views: better, and eight times the work",
+    )
+    parser.add_argument(
+        "--format",
+        action="append",
+        default=[],
+        choices=("run-length",),
+        help="write also: run-length (run_lengths.csv of the 2018 Data Science Bowl)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="do again what is already done")
 
 
 def run(options: argparse.Namespace) -> int:
     from nuxel.cli.progress import progress_bar
     from nuxel.predict.files import Job, Reading, segment_files
-    from nuxel.predict.model import Model, model_path
+    from nuxel.predict.model import DEFAULT_MODEL, model_path, open_models
     from nuxel.predict.pipeline import Options
 
     if options.threads is not None and options.threads < 1:
@@ -53,10 +68,12 @@ def run(options: argparse.Namespace) -> int:
         scale=options.scale,
         diameter=options.diameter,
         tile_size=options.tile_size,
+        tta=options.tta,
     )
     reading = Reading(options.channel, options.z, options.t, options.pixel_size)
-    model = Model(model_path(options.model), threads=options.threads, device=options.device)
-    job = Job(model, options.out, chosen, reading, options.overwrite)
+    paths = [model_path(name) for name in options.model or [DEFAULT_MODEL]]
+    model = open_models(paths, threads=options.threads, device=options.device)
+    job = Job(model, options.out, chosen, reading, options.overwrite, tuple(options.format))
     with progress_bar() as advance:
         rows = segment_files(options.inputs, job, advance)
     failed, skipped = (sum(row.status == status for row in rows) for status in ("failed", "skipped"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +44,18 @@ def write_labels(
     NuxelError
         If the file cannot be written.
     """
+    with prepared_labels(path, labels, pixel_size_um, description):
+        pass
+
+
+@contextlib.contextmanager
+def prepared_labels(
+    path: Path | str,
+    labels: NDArray[np.int32],
+    pixel_size_um: float | None = None,
+    description: str | None = None,
+) -> Iterator[None]:
+    """Write a label image that takes its name only once the block has ended well; see :func:`write_labels`."""
     per_cm = None if pixel_size_um is None else (1e4 / pixel_size_um,) * 2
     with replacing(path) as part:
         tifffile.imwrite(
@@ -58,3 +72,4 @@ def write_labels(
             metadata=None,
             maxworkers=1,
         )
+        yield

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from nuxel.errors import UsageError
 from nuxel.image.formats import READABLE, is_image_folder, is_image_name, stem
 
-OWN_PRODUCTS = ("*_labels.tif", "*_nuclei.csv", "*_overlay.png", "summary.csv", "run.json")
+OWN_PRODUCTS = ("*_labels.tif", "*_nuclei.csv", "*_overlay.png", "summary.csv", "run.json", "run_lengths.csv")
 """What nuxel itself writes, which is no input of the next run over the same folder."""
 
 _IMAGE_FOLDER = "images"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nuxel.errors import NuxelError
 from nuxel.labels.read import LABEL_SUFFIXES
+from nuxel.labels.runs import find_runs
 
 Shape = tuple[int, int]
 
@@ -32,6 +33,23 @@ class RunLengths:
     source: str
     nuclei: tuple[NDArray[np.int64], ...]
     shape: Shape | None = None
+
+    @classmethod
+    def of(cls, labels: NDArray[np.int32], source: str = "") -> RunLengths:
+        """The nuclei of a label image ``(H, W)``, in the order of their labels.
+
+        Examples
+        --------
+        >>> [runs.tolist() for runs in RunLengths.of(np.array([[1, 0, 2], [1, 1, 0]], np.int32)).nuclei]
+        [[[1, 2], [4, 1]], [[5, 1]]]
+        """
+        runs = find_runs(labels.reshape(1, -1, order="F"))
+        runs = runs.where(runs.value > 0)
+        pairs = np.stack([runs.start + 1, runs.stop - runs.start], axis=1)
+        order = np.argsort(runs.value, kind="stable")
+        cuts = np.flatnonzero(np.diff(runs.value[order])) + 1
+        nuclei = np.split(pairs[order], cuts) if len(order) else []
+        return cls(source, tuple(nuclei), (labels.shape[0], labels.shape[1]))
 
     def paint(self, shape: Shape) -> NDArray[np.int32]:
         """The label image of this shape; where nuclei overlap, the earlier one keeps the pixel.

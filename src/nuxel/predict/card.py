@@ -27,7 +27,9 @@ class ModelCard:
     stride, reach
         The input's sides are multiples of ``stride``; no output pixel depends on input further than ``reach`` away.
     context
-        ``"local"``: the answer cannot depend on tiling.
+        ``"local"``: the answer cannot depend on tiling. ``"global"``: it depends on all of the window.
+    window
+        Side in pixels of the one square window that a global network runs at; None for local networks.
     diameters
         Nuclei between these diameters, in pixels, are found best: others are scaled into the range.
     input
@@ -49,6 +51,7 @@ class ModelCard:
     training_data: str
     licence: str
     nuxel_version: str
+    window: int | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     format: int = FORMAT
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -21,8 +22,9 @@ from numpy.typing import NDArray
 
 from nuxel import __version__
 from nuxel.errors import NuxelError, UsageError
-from nuxel.export.label_tiff import write_labels
+from nuxel.export.label_tiff import prepared_labels
 from nuxel.export.overlay import write_overlay
+from nuxel.export.run_lengths import write_run_lengths
 from nuxel.export.run_record import SummaryRow, write_run_record, write_summary
 from nuxel.export.table import write_table
 from nuxel.image.find import FoundImage, find_images, refuse_collisions
@@ -30,14 +32,15 @@ from nuxel.image.image import Image
 from nuxel.image.normalise import normalise
 from nuxel.image.pixel_size import checked_pixel_size
 from nuxel.image.read import read_image
-from nuxel.image.resample import ScaledImage
 from nuxel.instances import Instances
+from nuxel.labels.read import read_labels
 from nuxel.measure.nuclei import measure_nuclei
-from nuxel.predict.model import Model
-from nuxel.predict.pipeline import Options, choose_size, decode_maps, run_network
+from nuxel.predict.networks import NamedNetwork
+from nuxel.predict.pipeline import Options, decode_maps, look_at
 from nuxel.predict.scale import Size
 
 Progress = Callable[[int, int, SummaryRow], None]
+FORMATS = ("run-length",)
 _PACKAGES = ("numpy", "scipy", "onnxruntime", "tifffile", "imagecodecs", "pillow")
 
 
@@ -88,19 +91,28 @@ class Products:
 class Job:
     """A run of one model with one set of options over many files.
 
+    Parameters
+    ----------
+    formats
+        Written beside the usual products: ``"run-length"`` for ``run_lengths.csv``, the table of the 2018 Data Science
+        Bowl, with all images that are done.
+
     Raises
     ------
     UsageError
-        If the tiles would be smaller than the network's stride.
+        If the tiles would be smaller than the network's stride, or a format is not known.
     """
 
-    model: Model
+    model: NamedNetwork
     out: Path
     options: Options = field(default_factory=Options)
     reading: Reading = field(default_factory=Reading)
     overwrite: bool = False
+    formats: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if unknown := [name for name in self.formats if name not in FORMATS]:
+            raise UsageError(f"no format {unknown[0]!r}; known: {', '.join(FORMATS)}")
         stride = self.model.card.stride
         if self.options.tile_size is not None and self.options.tile_size < stride:
             raise UsageError(f"the tile size must be at least {stride} pixels, got {self.options.tile_size}")
@@ -163,10 +175,24 @@ def segment_files(
             rows.append(row)
             if progress:
                 progress(len(rows), len(found), row)
+        if "run-length" in job.formats:
+            write_run_lengths(job.out / "run_lengths.csv", _named_labels(found, rows, job.out))
     finally:
         write_summary(job.out / "summary.csv", rows)
         write_run_record(job.out / "run.json", _record(job, rows, started))
     return rows
+
+
+def _named_labels(
+    found: Sequence[FoundImage], rows: Sequence[SummaryRow], out: Path
+) -> Iterator[tuple[str, NDArray[np.int32]]]:
+    """The label images of what is done, now or before, under the bare name of each image, or its path."""
+    names = Counter(item.relative.name for item in found)
+    for item, row in zip(found, rows, strict=True):
+        if row.status != "failed":
+            single = names[item.relative.name] == 1
+            name = item.relative.name if single else item.relative.as_posix()
+            yield name, read_labels(Products.of(item, out).labels)
 
 
 def _prepare(out: Path) -> None:
@@ -219,8 +245,7 @@ def _look(item: FoundImage, job: Job) -> _Seen | SummaryRow:
         return replace(row, file=str(item.path))
     image = read_image(item.path, **asdict(job.reading))
     display = normalise(image.pixels)
-    size = choose_size(display, job.model, job.options, image.pixel_size_um)
-    maps = run_network(ScaledImage(display, size.scale), job.model, job.options.tile_size)
+    size, maps = look_at(display, job.model, job.options, image.pixel_size_um)
     return _Seen(item, products, fingerprint, image, display, size, maps, time.perf_counter() - start)
 
 
@@ -232,16 +257,22 @@ def _finish(seen: _Seen | SummaryRow, job: Job, pool: Executor) -> SummaryRow:
     image, products = seen.image, seen.products
     nuclei = decode_maps(seen.maps, (image.height, image.width), job.model.card, job.options)
     products.make_way()
-    overlay = pool.submit(write_overlay, products.overlay, seen.display, nuclei)
+    others = [
+        pool.submit(write_overlay, products.overlay, seen.display, nuclei),
+        pool.submit(_measure_and_write, products.table, nuclei, image),
+    ]
+    described = json.dumps({"fingerprint": seen.fingerprint, "summary": asdict(_row(seen, nuclei))})
+    with prepared_labels(products.labels, nuclei.labels, image.pixel_size_um, described):
+        for product in others:
+            product.result()
+    return replace(_row(seen, nuclei), seconds=seen.seconds + time.perf_counter() - start)
+
+
+def _measure_and_write(path: Path, nuclei: Instances, image: Image) -> None:
     table = measure_nuclei(
         nuclei, image.pixels, channel_names=image.channel_names, pixel_size_um=image.pixel_size_um
     )
-    write_table(products.table, table)
-    overlay.result()
-    row = _row(seen, nuclei, seen.seconds + time.perf_counter() - start)
-    described = json.dumps({"fingerprint": seen.fingerprint, "summary": asdict(row)})
-    write_labels(products.labels, nuclei.labels, image.pixel_size_um, described)
-    return row
+    write_table(path, table)
 
 
 def _fingerprint(path: Path, job: Job) -> str:
@@ -270,7 +301,7 @@ def _previous(labels: Path, fingerprint: str) -> SummaryRow | None:
     return None
 
 
-def _row(seen: _Seen, nuclei: Instances, seconds: float) -> SummaryRow:
+def _row(seen: _Seen, nuclei: Instances) -> SummaryRow:
     count, pixels = len(nuclei), seen.image.height * seen.image.width
     area = float(np.count_nonzero(nuclei.labels))
     size_um = seen.image.pixel_size_um
@@ -283,7 +314,6 @@ def _row(seen: _Seen, nuclei: Instances, seconds: float) -> SummaryRow:
         per_mm2=count / (pixels * size_um**2) * 1e6 if size_um else None,
         scale=seen.size.scale,
         diameter=seen.size.diameter,
-        seconds=seconds,
     )
 
 
@@ -293,7 +323,7 @@ def _record(job: Job, rows: Sequence[SummaryRow], started: float) -> dict[str, A
         "nuxel": __version__,
         "python": platform.python_version(),
         "packages": {name: version(name) for name in _PACKAGES},
-        "model": {"file": job.model.path.name, "sha256": job.model.sha256, "title": job.model.card.title},
+        "model": {"file": job.model.name, "sha256": job.model.sha256, "title": job.model.card.title},
         "provider": job.model.provider,
         "threads": job.model.threads,
         "parameters": {**asdict(job.options), **asdict(job.reading)},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from nuxel.errors import NuxelError, UsageError
 from nuxel.predict.card import METADATA_KEY, ModelCard, read_card
 from nuxel.predict.cpu import available_cpus
+from nuxel.predict.networks import Ensemble, NamedNetwork
 
 DEFAULT_MODEL = "default"
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -82,10 +84,33 @@ class Model:
         return maps
 
     @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.path.name
+
+    @property
     def provider(self) -> str:
         """The execution provider that runs the network."""
         name: str = self._session.get_providers()[0]
         return name
+
+
+def open_models(
+    paths: Sequence[Path | str], *, threads: int | None = None, device: str = "auto"
+) -> NamedNetwork:
+    """One model, or the mean of several; see :class:`Model` and :class:`nuxel.predict.networks.Ensemble`.
+
+    Raises
+    ------
+    NuxelError
+        If a file cannot be used.
+    UsageError
+        If no model is given, the device is not there, or the models do not go together.
+    """
+    if not paths:
+        raise UsageError("no model was given")
+    models = [Model(path, threads=threads, device=device) for path in paths]
+    return models[0] if len(models) == 1 else Ensemble(models)
 
 
 def model_path(name: str) -> Path:

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nuxel.decode.watershed import WatershedRule, decode_watershed
-from nuxel.errors import UsageError
+from nuxel.decode.clumps import ClumpRule, decode_clumps
+from nuxel.errors import NuxelError, UsageError
 from nuxel.image.resample import ScaledImage, resize_labels, resize_map
 from nuxel.instances import Instances
 from nuxel.predict.card import ModelCard
+from nuxel.predict.networks import Network, Remembering, Turned
 from nuxel.predict.scale import Size, choose_scale, estimate_diameter
-from nuxel.tiling.grid import Box, fit_tile, plan_tiles
+from nuxel.tiling.grid import Box, Tile, fit_tile, plan_tiles, plan_windows
 from nuxel.tiling.stitch import stitch
 
 LARGEST_WINDOW = 2048 * 2048
 """Pixels that the network sees at once unless a tile size is given; it needs about 200 bytes for each."""
-
-
-class Network(Protocol):
-    """A network and its card: an opened model file, or one in training."""
-
-    @property
-    def card(self) -> ModelCard: ...
-
-    def __call__(self, window: NDArray[np.uint8]) -> NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True)
@@ -45,6 +37,9 @@ class Options:
         The scale to run the network at, or the diameter of the nuclei in pixels; at most one of them.
     tile_size
         Greatest side of what a tile owns, in pixels at the network's scale; None for as large as memory should allow.
+        Networks that run at one fixed window have no choice of tiles.
+    tta
+        Test-time augmentation: the mean of the answers to eight turned and mirrored views, at eight times the work.
 
     Raises
     ------
@@ -57,6 +52,7 @@ class Options:
     scale: float | None = None
     diameter: float | None = None
     tile_size: int | None = None
+    tta: bool = False
 
     def __post_init__(self) -> None:
         if self.scale is not None and self.diameter is not None:
@@ -84,37 +80,77 @@ def segment_normalised(
     image: NDArray[np.uint8], network: Network, options: Options, pixel_size_um: float | None = None
 ) -> Segmented:
     """Find the nuclei of a normalised image ``(H, W, 3)`` uint8."""
+    size, maps = look_at(image, network, options, pixel_size_um)
+    return Segmented(decode_maps(maps, image.shape[:2], network.card, options), size)
+
+
+def look_at(
+    image: NDArray[np.uint8], network: Network, options: Options, pixel_size_um: float | None = None
+) -> tuple[Size, NDArray[np.uint8]]:
+    """The scale to run a normalised image at, and the maps that the decoder needs at that scale."""
+    network = Remembering(network)
     size = choose_size(image, network, options, pixel_size_um)
-    view = ScaledImage(image, size.scale)
-    maps = run_network(view, network, options.tile_size)
-    nuclei = decode_maps(maps, view.full_shape, network.card, options)
-    return Segmented(nuclei, size)
+    return size, run_network(ScaledImage(image, size.scale), network, options)
 
 
 def choose_size(
     image: NDArray[np.uint8], network: Network, options: Options, pixel_size_um: float | None = None
 ) -> Size:
-    """The scale to run an image at: as the user says, or as its nuclei ask for."""
+    """The scale to run an image at: as the user says, or as its nuclei ask for.
+
+    A network that does not see sizes runs at the image's own, but for what pixel size or user say.
+    """
+    card = network.card
     if options.scale is not None:
         return Size(None, options.scale)
-    comfortable = network.card.diameters
     if options.diameter is not None:
-        return choose_scale(options.diameter, comfortable)
-    return choose_scale(estimate_diameter(image, network, network.card.stride, pixel_size_um), comfortable)
+        return choose_scale(options.diameter, card.diameters)
+    if "log_diameter" not in card.maps:
+        return Size(None, 1.0)
+    return choose_scale(estimate_diameter(image, network, pixel_size_um), card.diameters)
 
 
-def run_network(view: ScaledImage, network: Network, tile_size: int | None = None) -> NDArray[np.uint8]:
-    """The maps of probabilities times 255 of a whole view, ``(3, h, w)`` uint8, tile by tile."""
+def run_network(view: ScaledImage, network: Network, options: Options) -> NDArray[np.uint8]:
+    """The maps that the decoder needs of a whole view, ``(K, h, w)`` uint8: probabilities times 255, tile by tile."""
     card = network.card
+    needed = [card.maps.index(name) for name in decoder_rule(card, options).maps]
+    if options.tta:
+        network = Turned(network)
 
     def answer(box: Box) -> NDArray[np.uint8]:
-        maps = network(view.window(box))[:3]
+        maps = network(view.window(box))[needed]
         np.multiply(maps, 255, out=maps)
         np.rint(maps, out=maps)
         return maps.astype(np.uint8)
 
-    tile = tile_size or fit_tile(view.shape, card.reach, card.stride, LARGEST_WINDOW)
-    return stitch(view.shape, 3, plan_tiles(view.shape, tile, card.reach, card.stride), answer)
+    return stitch(view.shape, len(needed), _tiles(view.shape, card, options.tile_size), answer)
+
+
+def _tiles(shape: tuple[int, int], card: ModelCard, tile_size: int | None) -> Iterable[Tile]:
+    if card.window is not None:
+        return plan_windows(shape, card.window)
+    size = tile_size or fit_tile(shape, card.reach, card.stride, LARGEST_WINDOW)
+    return plan_tiles(shape, size, card.reach, card.stride)
+
+
+def decoder_rule(card: ModelCard, options: Options) -> ClumpRule:
+    """The decoder's parameters: the model's, unless the user says otherwise.
+
+    Raises
+    ------
+    NuxelError
+        If the model wants a decoder or parameters that this nuxel does not have, or that need maps it lacks.
+    """
+    known = {field.name for field in fields(ClumpRule)}
+    if card.decoder != "clumps" or not known.issuperset(card.decoder_rule):
+        raise NuxelError(
+            f"the model {card.title} wants the decoder {card.decoder!r} with {dict(card.decoder_rule)}, which this "
+            "nuxel does not have; upgrade nuxel or export the model again"
+        )
+    rule = ClumpRule(**card.decoder_rule)  # type: ignore[arg-type]
+    if missing := [name for name in rule.maps if name not in card.maps]:
+        raise NuxelError(f"the model {card.title} has no map {missing[0]!r}, which its decoder needs")
+    return rule if options.threshold is None else replace(rule, threshold=options.threshold)
 
 
 def decode_maps(
@@ -125,16 +161,14 @@ def decode_maps(
     Maps of a shrunken view are enlarged before decoding, so that outlines are drawn at full size; nuclei of an
     enlarged view are decoded there, where neighbours are furthest apart, and then shrunk.
     """
-    rule = WatershedRule(**card.decoder_rule)  # type: ignore[arg-type]
-    if options.threshold is not None:
-        rule = replace(rule, threshold=options.threshold)
+    rule = decoder_rule(card, options)
     if maps.shape[1] < shape[0] or maps.shape[2] < shape[1]:
         area = shape[0] * shape[1] / (maps.shape[1] * maps.shape[2])
         maps = np.stack([resize_map(m, shape) for m in maps])
         rule = replace(
             rule, min_area=round(rule.min_area * area), min_marker_area=round(rule.min_marker_area * area)
         )
-    nuclei = decode_watershed(maps, rule)
+    nuclei = decode_clumps(maps, rule)
     return _at_least(resize_labels(nuclei.labels, shape), nuclei.scores, options.min_area or 1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +9,9 @@ from numpy.typing import NDArray
 
 from nuxel.data.targets import REFERENCE_DIAMETER
 from nuxel.image.resample import ScaledImage
+from nuxel.predict.card import ModelCard
+from nuxel.predict.networks import Network
 from nuxel.tiling.grid import Box
-
-Network = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""A window ``(H, W, 3)`` uint8 in, the maps ``(K, H, W)`` out: nucleus first, log diameter last."""
 
 TRUSTED = (13.0, 38.0)
 """Diameters in pixels where the median estimate is within a tenth of the truth (on `val`); others are drawn to them."""
@@ -23,6 +21,7 @@ _LEAST_SIDE = 16
 _LEAST_EVIDENCE = 20
 _WINDOW = 256
 _WINDOWS = 2
+_WHOLE = 512 * 512  # pixels up to which all of a view is looked at
 _USUAL_UM = 8.0
 _PLAUSIBLE_UM = (2.5, 60.0)
 _LARGEST_SCALE = 4.0
@@ -45,7 +44,7 @@ def choose_scale(diameter: float | None, comfortable: tuple[float, float]) -> Si
 
 
 def estimate_diameter(
-    image: NDArray[np.uint8], network: Network, stride: int, pixel_size_um: float | None = None
+    image: NDArray[np.uint8], network: Network, pixel_size_um: float | None = None
 ) -> float | None:
     """The median diameter of the nuclei in pixels, each pixel of a nucleus having one vote.
 
@@ -58,8 +57,8 @@ def estimate_diameter(
     ----------
     image
         ``(H, W, 3)`` uint8, normalised.
-    network, stride
-        The network and the multiple that its input's sides must have.
+    network
+        A network with the maps ``nucleus`` and ``log_diameter``.
     pixel_size_um
         Micrometres per pixel, if known.
 
@@ -67,25 +66,25 @@ def estimate_diameter(
     -------
     Pixels; None where no nucleus was seen and the pixel size is unknown.
     """
-    diameter = _walk(image, network, stride)
+    diameter = _walk(image, network)
     if pixel_size_um is None:
         return diameter
     low, high = (limit / pixel_size_um for limit in _PLAUSIBLE_UM)
     return diameter if diameter is not None and low <= diameter <= high else _USUAL_UM / pixel_size_um
 
 
-def _walk(image: NDArray[np.uint8], network: Network, stride: int) -> float | None:
+def _walk(image: NDArray[np.uint8], network: Network) -> float | None:
     """Halve or double the view until the network is to be trusted on the size of the nuclei in it."""
     scale = 1.0
-    here = _look(image, scale, network, stride)
+    here = _look(image, scale, network)
     if here is None:
         scale = 0.25  # nuclei so large that the network saw only their texture
-        here = _look(image, scale, network, stride)
+        here = _look(image, scale, network)
     if here is None:
         return None
     factor = 0.5 if here > TRUSTED[1] else 2.0
     while not TRUSTED[0] <= here <= TRUSTED[1] and _SCALES[0] <= scale * factor <= _SCALES[1]:
-        there = _look(image, scale * factor, network, stride)
+        there = _look(image, scale * factor, network)
         if there is None:
             break
         crossed = (here > TRUSTED[1]) != (there > TRUSTED[1])
@@ -95,25 +94,29 @@ def _walk(image: NDArray[np.uint8], network: Network, stride: int) -> float | No
     return here / scale
 
 
-def _look(image: NDArray[np.uint8], scale: float, network: Network, stride: int) -> float | None:
+def _look(image: NDArray[np.uint8], scale: float, network: Network) -> float | None:
     """The median diameter that the network sees, in pixels of the view; None if it sees no nucleus."""
     view = ScaledImage(image, scale)
     if scale < 1 and min(view.shape) < _LEAST_SIDE:
         return None
+    names = network.card.maps
+    nucleus, log_diameter = names.index("nucleus"), names.index("log_diameter")
     votes = []
-    for box in _windows(view, stride):
+    for box in _windows(view, network.card):
         maps = network(view.window(box))
-        votes.append(maps[-1][maps[0] > 0.5])
+        votes.append(maps[log_diameter][maps[nucleus] > 0.5])
     vote = np.concatenate(votes)
     return REFERENCE_DIAMETER * float(np.exp2(np.median(vote))) if vote.size >= _LEAST_EVIDENCE else None
 
 
-def _windows(view: ScaledImage, stride: int) -> list[Box]:
+def _windows(view: ScaledImage, card: ModelCard) -> list[Box]:
     """The whole view if it is small, else the windows in which the picture varies most."""
-    height, width = (-(-side // stride) * stride for side in view.shape)
-    if height * width <= _WINDOWS * _WINDOW**2:
+    stride = card.stride
+    height, width = (max(card.window or 0, -(-side // stride) * stride) for side in view.shape)
+    if card.window is None and height * width <= _WHOLE:
         return [(0, 0, height, width)]
-    tall, wide = min(_WINDOW, height), min(_WINDOW, width)
+    side = card.window or _WINDOW
+    tall, wide = min(side, height), min(side, width)
     corners = [
         (y, x)
         for y in range(0, max(1, height - tall + 1), max(stride, tall // 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,15 @@ from nuxel.image.normalise import normalise
 from nuxel.image.pixel_size import checked_pixel_size
 from nuxel.image.read import read_image
 from nuxel.instances import Instances
-from nuxel.predict.model import DEFAULT_MODEL, Model, model_path
+from nuxel.predict.model import DEFAULT_MODEL, model_path, open_models
+from nuxel.predict.networks import Network
 from nuxel.predict.pipeline import Options, segment_normalised
 
 
 def segment(
     image: NDArray[Any] | str | PathLike[str],
     *,
-    model: str | PathLike[str] = DEFAULT_MODEL,
+    model: str | PathLike[str] | Sequence[str | PathLike[str]] = DEFAULT_MODEL,
     reading: dict[str, Any] | None = None,
     pixel_size_um: float | None = None,
     threads: int | None = None,
@@ -36,7 +38,7 @@ def segment(
     image
         A file, or an array ``(H, W)`` or ``(H, W, C)`` of any real dtype: grey, or RGB in its first three channels.
     model
-        The name of a model that ships with nuxel, or a model file.
+        The name of a model that ships with nuxel, or a model file; the answers of several are averaged.
     reading
         ``channel``, ``z`` and ``t`` for files that hold several (see :func:`nuxel.image.read.read_image`).
     pixel_size_um
@@ -44,7 +46,7 @@ def segment(
     threads, device
         See :class:`nuxel.predict.model.Model`.
     **options
-        ``threshold``, ``min_area``, ``scale``, ``diameter``, ``tile_size``: see
+        ``threshold``, ``min_area``, ``scale``, ``diameter``, ``tile_size``, ``tta``: see
         :class:`nuxel.predict.pipeline.Options`.
 
     Returns
@@ -66,7 +68,8 @@ def segment(
     chosen = Options(**options)
     if pixel_size_um is not None:
         pixel_size_um = checked_pixel_size(pixel_size_um)
-    network = _open(str(model_path(str(model))), threads, device)
+    names = [model] if isinstance(model, (str, PathLike)) else model
+    network = _open(tuple(str(model_path(str(name))) for name in names), threads, device)
     if isinstance(image, (str, PathLike)):
         read = read_image(Path(image), pixel_size_um=pixel_size_um, **(reading or {}))
         pixels, pixel_size_um = read.pixels, read.pixel_size_um
@@ -76,8 +79,8 @@ def segment(
 
 
 @functools.lru_cache(maxsize=4)
-def _open(path: str, threads: int | None, device: str) -> Model:
-    return Model(path, threads=threads, device=device)
+def _open(paths: tuple[str, ...], threads: int | None, device: str) -> Network:
+    return open_models(paths, threads=threads, device=device)
 
 
 def _checked(pixels: NDArray[Any]) -> NDArray[Any]:

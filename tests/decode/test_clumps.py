@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from nuxel.decode.watershed import WatershedRule, decode_watershed
+from nuxel.decode.clumps import ClumpRule, decode_clumps
+from nuxel.errors import UsageError
 
-ANY_SIZE = WatershedRule(min_marker_area=1, min_area=1)
+ANY_SIZE = ClumpRule(min_marker_area=1, min_area=1)
 
 
 def drawn(*pictures, values=None):
@@ -17,7 +18,7 @@ def drawn(*pictures, values=None):
 
 
 def labels_of(maps, rule=ANY_SIZE):
-    return decode_watershed(maps, rule).labels.tolist()
+    return decode_clumps(maps, rule).labels.tolist()
 
 
 def digits(picture):
@@ -26,7 +27,7 @@ def digits(picture):
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (5, 6)])
 def test_empty_maps_hold_no_nucleus(shape):
-    found = decode_watershed(np.zeros((3, *shape), np.uint8), WatershedRule())
+    found = decode_clumps(np.zeros((3, *shape), np.uint8), ClumpRule())
     assert len(found) == 0
     assert found.labels.shape == shape
     assert found.labels.dtype == np.int32
@@ -38,7 +39,7 @@ def test_empty_maps_hold_no_nucleus(shape):
 def test_everything_one_nucleus(shape):
     maps = np.zeros((3, *shape), np.uint8)
     maps[0] = 255
-    found = decode_watershed(maps, ANY_SIZE)
+    found = decode_clumps(maps, ANY_SIZE)
     assert found.labels.tolist() == np.ones(shape, int).tolist()
     assert found.scores.tolist() == [1.0]
 
@@ -52,7 +53,7 @@ def test_every_pixel_a_marker_is_still_one_nucleus(shape):
 
 def test_a_chessboard_is_one_nucleus_a_square():
     board = (np.indices((6, 7)).sum(0) % 2 == 0) * np.uint8(255)
-    found = decode_watershed(np.stack([board, board, 0 * board]), ANY_SIZE)
+    found = decode_clumps(np.stack([board, board, 0 * board]), ANY_SIZE)
     assert len(found) == 21
     assert found.labels[found.labels > 0].tolist() == list(range(1, 22))
 
@@ -124,13 +125,13 @@ def test_markers_outside_every_clump_do_nothing():
 
 
 def test_markers_do_not_meet_outside_of_their_clump():
-    assert len(decode_watershed(drawn("##### #...#", "..... #####"), ANY_SIZE)) == 2
+    assert len(decode_clumps(drawn("##### #...#", "..... #####"), ANY_SIZE)) == 2
 
 
 def test_what_a_marker_has_outside_of_its_clump_does_not_count_for_its_area():
     maps = drawn("##### .....", "#...# #....")
-    assert len(decode_watershed(maps, WatershedRule(min_marker_area=1, min_area=1))) == 2
-    assert len(decode_watershed(maps, WatershedRule(min_marker_area=2, min_area=1))) == 1
+    assert len(decode_clumps(maps, ClumpRule(min_marker_area=1, min_area=1))) == 2
+    assert len(decode_clumps(maps, ClumpRule(min_marker_area=2, min_area=1))) == 1
 
 
 def test_the_flood_does_not_leave_its_clump():
@@ -209,8 +210,8 @@ def test_each_hole_goes_to_its_own_nucleus():
 
 def test_a_filled_hole_counts_for_area_and_score():
     maps = drawn("### #.# ###")
-    assert decode_watershed(maps, WatershedRule(min_area=9)).scores[0] == pytest.approx(8 / 9)
-    assert len(decode_watershed(maps, WatershedRule(min_area=9, min_score=0.9))) == 0
+    assert decode_clumps(maps, ClumpRule(min_area=9)).scores[0] == pytest.approx(8 / 9)
+    assert len(decode_clumps(maps, ClumpRule(min_area=9, min_score=0.9))) == 0
 
 
 # ---- limits ---------------------------------------------------------------------------------------------
@@ -218,7 +219,7 @@ def test_a_filled_hole_counts_for_area_and_score():
 
 @pytest.mark.parametrize(("threshold", "least"), [(0.5, 128), (0.2, 51), (0.6, 153), (1.0, 255), (0.001, 1)])
 def test_a_pixel_belongs_to_a_nucleus_from_the_threshold_on(threshold, least):
-    rule = WatershedRule(threshold=threshold, min_area=1)
+    rule = ClumpRule(threshold=threshold, min_area=1)
     for value, inside in ((least, 1), (least - 1, 0)):
         maps = np.zeros((3, 1, 3), np.uint8)
         maps[0, 0, 1] = value
@@ -227,58 +228,58 @@ def test_a_pixel_belongs_to_a_nucleus_from_the_threshold_on(threshold, least):
 
 @pytest.mark.parametrize(("threshold", "most"), [(0.5, 127), (0.2, 51), (0.0, 0)])
 def test_a_marker_lies_above_the_marker_threshold(threshold, most):
-    rule = WatershedRule(marker_threshold=threshold, min_marker_area=1, min_area=1)
+    rule = ClumpRule(marker_threshold=threshold, min_marker_area=1, min_area=1)
     for value, count in ((most, 1), (most + 1, 2)):
         maps = np.array([[[255] * 3], [[value, 0, value]], [[0] * 3]], np.uint8)
-        assert len(decode_watershed(maps, rule)) == count
+        assert len(decode_clumps(maps, rule)) == count
 
 
 def test_the_touching_border_is_taken_off_the_marker():
     for border, count in ((0, 2), (100, 2), (127, 2), (128, 1), (255, 1)):
         maps = np.array([[[255] * 3], [[255, 0, 255]], [[border, 0, 0]]], np.uint8)
-        assert len(decode_watershed(maps, ANY_SIZE)) == count
+        assert len(decode_clumps(maps, ANY_SIZE)) == count
 
 
 def test_a_border_stronger_than_the_marker_does_not_wrap_around():
     maps = np.array([[[255] * 3], [[10, 0, 255]], [[20, 0, 0]]], np.uint8)
-    assert len(decode_watershed(maps, ANY_SIZE)) == 1
+    assert len(decode_clumps(maps, ANY_SIZE)) == 1
 
 
 def test_markers_below_the_least_area_do_not_split():
     maps = drawn("######## ########", "##...### ........")
-    assert len(decode_watershed(maps, WatershedRule(min_marker_area=2, min_area=1))) == 2
-    assert len(decode_watershed(maps, WatershedRule(min_marker_area=3, min_area=1))) == 1
-    assert len(decode_watershed(maps, WatershedRule(min_marker_area=4, min_area=1))) == 1
+    assert len(decode_clumps(maps, ClumpRule(min_marker_area=2, min_area=1))) == 2
+    assert len(decode_clumps(maps, ClumpRule(min_marker_area=3, min_area=1))) == 1
+    assert len(decode_clumps(maps, ClumpRule(min_marker_area=4, min_area=1))) == 1
 
 
 def test_marker_parts_that_meet_at_a_corner_are_two_markers():
     maps = drawn("#### ####", "##.. ..##")
-    assert len(decode_watershed(maps, WatershedRule(min_marker_area=2, min_area=1))) == 2
-    assert len(decode_watershed(maps, WatershedRule(min_marker_area=3, min_area=1))) == 1
+    assert len(decode_clumps(maps, ClumpRule(min_marker_area=2, min_area=1))) == 2
+    assert len(decode_clumps(maps, ClumpRule(min_marker_area=3, min_area=1))) == 1
 
 
 def test_nuclei_below_the_least_area_are_dropped():
     maps = drawn("#.##.###")
-    assert labels_of(maps, WatershedRule(min_area=1)) == digits("10220333")
-    assert labels_of(maps, WatershedRule(min_area=2)) == digits("00110222")
-    assert labels_of(maps, WatershedRule(min_area=3)) == digits("00000111")
-    assert labels_of(maps, WatershedRule(min_area=4)) == digits("00000000")
-    assert labels_of(maps, WatershedRule(min_area=0)) == digits("10220333")
+    assert labels_of(maps, ClumpRule(min_area=1)) == digits("10220333")
+    assert labels_of(maps, ClumpRule(min_area=2)) == digits("00110222")
+    assert labels_of(maps, ClumpRule(min_area=3)) == digits("00000111")
+    assert labels_of(maps, ClumpRule(min_area=4)) == digits("00000000")
+    assert labels_of(maps, ClumpRule(min_area=0)) == digits("10220333")
 
 
 def test_nuclei_below_the_least_score_are_dropped():
     maps = drawn("ab.ba.bb", values={"a": 255, "b": 153})
-    rule = WatershedRule(min_area=1)
-    assert decode_watershed(maps, rule).scores.tolist() == pytest.approx([0.8, 0.8, 0.6])
-    kept = decode_watershed(maps, WatershedRule(min_area=1, min_score=0.7))
+    rule = ClumpRule(min_area=1)
+    assert decode_clumps(maps, rule).scores.tolist() == pytest.approx([0.8, 0.8, 0.6])
+    kept = decode_clumps(maps, ClumpRule(min_area=1, min_score=0.7))
     assert kept.labels.tolist() == digits("11022000")
     assert kept.scores.tolist() == pytest.approx([0.8, 0.8])
-    assert len(decode_watershed(maps, WatershedRule(min_area=1, min_score=0.6))) == 3
-    assert len(decode_watershed(maps, WatershedRule(min_area=1, min_score=0.81))) == 0
+    assert len(decode_clumps(maps, ClumpRule(min_area=1, min_score=0.6))) == 3
+    assert len(decode_clumps(maps, ClumpRule(min_area=1, min_score=0.81))) == 0
 
 
 def test_the_defaults():
-    assert WatershedRule() == WatershedRule(0.5, 0.5, 2, 8, 0.0)
+    assert ClumpRule() == ClumpRule(0.5, 0.5, 2, 8, 0.0)
 
 
 # ---- numbering ------------------------------------------------------------------------------------------
@@ -298,7 +299,7 @@ def test_split_nuclei_are_numbered_among_the_others():
 def test_more_nuclei_than_sixteen_bits_can_count():
     maps = np.zeros((3, 520, 521), np.uint8)
     maps[0, ::2, ::2] = 200
-    found = decode_watershed(maps, ANY_SIZE)
+    found = decode_clumps(maps, ANY_SIZE)
     assert len(found) == 260 * 261 > 65_535
     assert found.labels[::2, ::2].ravel().tolist() == list(range(1, len(found) + 1))
     assert found.scores == pytest.approx(200 / 255)
@@ -307,10 +308,33 @@ def test_more_nuclei_than_sixteen_bits_can_count():
 def test_the_maps_are_left_alone():
     maps = drawn("#####", "#...#", "..#..")
     before = maps.copy()
-    decode_watershed(maps, ANY_SIZE)
+    decode_clumps(maps, ANY_SIZE)
     assert (maps == before).all()
 
 
 def test_maps_may_be_a_view():
     maps = drawn("##### ##..#", "#...# .....", "..#.. .....")
     assert labels_of(maps[:, :, ::-1]) == labels_of(np.ascontiguousarray(maps[:, :, ::-1]))
+
+
+def test_without_splitting_every_clump_is_one_nucleus():
+    nucleus = drawn("######.##")[:1]
+    rule = ClumpRule(split="none", min_area=1)
+    assert rule.maps == ("nucleus",)
+    assert decode_clumps(nucleus, rule).labels.tolist() == digits("111111022")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"threshold": 1.5}, "threshold is a probability"),
+        ({"marker_threshold": -0.1}, "marker_threshold is a probability"),
+        ({"min_score": float("nan")}, "min_score is a probability"),
+        ({"min_area": -1}, "min_area must not be negative"),
+        ({"min_marker_area": -1}, "min_marker_area must not be negative"),
+        ({"split": "cut"}, "split must be one of watershed, random_walker, none, got 'cut'"),
+    ],
+)
+def test_rules_out_of_range(given, message):
+    with pytest.raises(UsageError, match=message):
+        ClumpRule(**given)

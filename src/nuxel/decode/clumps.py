@@ -1,6 +1,7 @@
-"""From the multi-head U-Net's maps to nuclei: watershed on the nucleus map, markers from the other two.
+"""From the multi-head U-Net's maps to nuclei: clumps from the nucleus map, split from markers in the other two.
 
-Source: multi-head U-Net paper, section 5.3.1: the markers are the shrunk nuclei minus the touching borders.
+Source: multi-head U-Net paper, section 5.3.1: the markers are the shrunk nuclei minus the touching borders, and a
+watershed grows them. From its future work: a random walker instead. The control splits nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from nuxel.decode.flood import flood
+from nuxel.decode.random_walker import walk
+from nuxel.errors import UsageError
 from nuxel.instances import Instances
 from nuxel.labels.runs import find_runs
 
@@ -20,7 +23,7 @@ Labels = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class WatershedRule:
+class ClumpRule:
     """Parameters of the decoder; all probabilities in ``[0, 1]``, areas in pixels of the maps.
 
     Parameters
@@ -35,6 +38,14 @@ class WatershedRule:
         Smaller nuclei are dropped.
     min_score
         Nuclei with a lower mean nucleus probability are dropped.
+    split
+        How a clump with several markers is divided: ``"watershed"``, ``"random_walker"`` (needs scikit-image), or
+        ``"none"``: every clump is one nucleus, and only the nucleus map is needed.
+
+    Raises
+    ------
+    UsageError
+        If a value is out of its range.
     """
 
     threshold: float = 0.5
@@ -42,15 +53,36 @@ class WatershedRule:
     min_marker_area: int = 2
     min_area: int = 8
     min_score: float = 0.0
+    split: str = "watershed"
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "marker_threshold", "min_score"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(
+                    f"{name} is a probability and must lie between 0 and 1, got {getattr(self, name)}"
+                )
+        for name in ("min_marker_area", "min_area"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.split not in SPLITS:
+            raise UsageError(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}")
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """The maps that are needed, in the order in which they are expected."""
+        return ("nucleus",) if self.split == "none" else ("nucleus", "shrunk", "touching")
 
 
-def decode_watershed(maps: NDArray[np.uint8], rule: WatershedRule) -> Instances:
+SPLITS = ("watershed", "random_walker", "none")
+
+
+def decode_clumps(maps: NDArray[np.uint8], rule: ClumpRule) -> Instances:
     """Find the nuclei in the maps of one whole image.
 
     Parameters
     ----------
     maps
-        ``(3, H, W)`` uint8, probability times 255: nucleus, shrunk nucleus, touching border.
+        ``(K, H, W)`` uint8, probability times 255: the maps that the rule names, first the nucleus.
     rule
         Thresholds and areas.
 
@@ -65,15 +97,17 @@ def decode_watershed(maps: NDArray[np.uint8], rule: WatershedRule) -> Instances:
     >>> shrunk = [[255, 0, 255, 0, 0, 0]]
     >>> touching = [[0, 255, 0, 0, 0, 0]]
     >>> maps = np.array([nucleus, shrunk, touching], np.uint8)
-    >>> nuclei = decode_watershed(maps, WatershedRule(min_marker_area=1, min_area=1))
+    >>> nuclei = decode_clumps(maps, ClumpRule(min_marker_area=1, min_area=1))
     >>> nuclei.labels.tolist(), [round(score, 3) for score in nuclei.scores.tolist()]
     ([[1, 1, 2, 0, 3, 3]], [1.0, 1.0, 0.6])
     """
-    nucleus, shrunk, touching = maps
-    clumps = ndimage.label(nucleus >= math.ceil(rule.threshold * 255))[0]
-    seeds = shrunk - np.minimum(shrunk, touching) > math.floor(rule.marker_threshold * 255)
-    seeds &= clumps > 0
-    labels = _split(clumps, _markers(seeds, rule.min_marker_area), maps)
+    nucleus = maps[0]
+    labels: Labels = ndimage.label(nucleus >= math.ceil(rule.threshold * 255))[0]
+    if rule.split != "none":
+        _, shrunk, touching = maps
+        seeds = shrunk - np.minimum(shrunk, touching) > math.floor(rule.marker_threshold * 255)
+        seeds &= labels > 0
+        labels = _split(labels, _markers(seeds, rule.min_marker_area), maps, rule.split)
     _fill_holes(labels)
     return _keep(labels, nucleus, rule)
 
@@ -87,10 +121,10 @@ def _markers(seeds: NDArray[np.bool_], min_area: int) -> Labels:
     return markers
 
 
-def _split(clumps: Labels, markers: Labels, maps: NDArray[np.uint8]) -> Labels:
-    """Flood the clumps that hold several markers, in place: one label a nucleus.
+def _split(clumps: Labels, markers: Labels, maps: NDArray[np.uint8], how: str) -> Labels:
+    """Divide the clumps that hold several markers among them, in place: one label a nucleus.
 
-    Clumps with one marker or none are whole nuclei; only the others need flooding.
+    Clumps with one marker or none are whole nuclei.
     """
     pixels = np.flatnonzero(markers)
     if not pixels.size:
@@ -110,8 +144,8 @@ def _split(clumps: Labels, markers: Labels, maps: NDArray[np.uint8]) -> Labels:
     height = touching.astype(np.int16)
     height -= shrunk
     height -= nucleus
-    flooded = flood(height, markers[window], inside)
-    clumps[window][inside] = flooded[inside] + int(clumps.max())
+    grown = (flood if how == "watershed" else walk)(height, markers[window], inside)
+    clumps[window][inside] = grown[inside] + int(clumps.max())
     return clumps
 
 
@@ -137,7 +171,7 @@ def _fill_holes(labels: Labels) -> None:
         labels += fill[gaps]
 
 
-def _keep(labels: Labels, nucleus: NDArray[np.uint8], rule: WatershedRule) -> Instances:
+def _keep(labels: Labels, nucleus: NDArray[np.uint8], rule: ClumpRule) -> Instances:
     """Drop what is too small or too faint, and number the rest in the order of their first pixel."""
     runs = find_runs(labels)
     lengths = runs.stop - runs.start

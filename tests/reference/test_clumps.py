@@ -14,7 +14,7 @@ from skimage.segmentation import watershed
 
 from nuxel.data.targets import TargetRule, multihead_targets
 from nuxel.decode.flood import STEP, flood
-from nuxel.decode.watershed import WatershedRule, decode_watershed
+from nuxel.decode.clumps import ClumpRule, decode_clumps
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -73,7 +73,7 @@ def plain_decode(maps, rule):
 
 
 def assert_equal_to_plain(maps, rule):
-    found = decode_watershed(maps, rule)
+    found = decode_clumps(maps, rule)
     labels, scores = plain_decode(maps, rule)
     np.testing.assert_array_equal(found.labels, labels)
     np.testing.assert_allclose(found.scores, scores, rtol=1e-6)
@@ -88,7 +88,7 @@ LEVELS = st.sampled_from([0, 40, 127, 128, 140, 255])
 )
 @settings(max_examples=150, deadline=None)
 def test_equal_to_the_plain_way_on_noise(maps, min_marker_area):
-    assert_equal_to_plain(maps, WatershedRule(min_marker_area=min_marker_area, min_area=2))
+    assert_equal_to_plain(maps, ClumpRule(min_marker_area=min_marker_area, min_area=2))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -96,7 +96,7 @@ def test_equal_to_the_plain_way_on_smooth_maps(seed):
     rng = np.random.default_rng(seed)
     smooth = np.stack([ndimage.gaussian_filter(rng.standard_normal((60, 70)), sigma) for sigma in (3, 2, 1)])
     maps = np.clip(128 + smooth / smooth.std((1, 2), keepdims=True) * 70 + [[[40]], [[0]], [[-60]]], 0, 255)
-    assert_equal_to_plain(maps.astype(np.uint8), WatershedRule())
+    assert_equal_to_plain(maps.astype(np.uint8), ClumpRule())
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
@@ -106,7 +106,7 @@ def test_equal_to_the_plain_way_on_soft_maps_of_real_nuclei(name):
     drawn = multihead_targets(labels, TargetRule())[:3]
     noise = np.random.default_rng(0).normal(0, 0.05, drawn.shape)
     soft = np.stack([ndimage.gaussian_filter(one, 1) for one in drawn]) + noise
-    assert_equal_to_plain(np.rint(np.clip(soft, 0, 1) * 255).astype(np.uint8), WatershedRule())
+    assert_equal_to_plain(np.rint(np.clip(soft, 0, 1) * 255).astype(np.uint8), ClumpRule())
 
 
 @given(
