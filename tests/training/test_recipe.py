@@ -1,10 +1,11 @@
+import math
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from nuxel.errors import UsageError
-from nuxel.training.recipe import make_recipe, read_recipe
+from nuxel.training.recipe import Schedule, Stage, make_recipe, read_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 MINIMAL = {"system": "multihead_unet"}
@@ -17,6 +18,13 @@ def test_shipped_recipes_are_right(path: Path) -> None:
     assert recipe.about.title
     assert recipe.about.training_data
     assert recipe.raw == tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def test_recipes_in_the_documentation_are_right() -> None:
+    text = (RECIPES.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    blocks = [part.partition("```")[0] for part in text.split("```toml\n")[1:]]
+    recipes = [make_recipe(tomllib.loads(block)) for block in blocks]
+    assert 20 in [recipe.schedule.total_epochs for recipe in recipes]
 
 
 def test_every_key_reaches_its_place(recipe_file: Path) -> None:
@@ -71,6 +79,20 @@ WRONG = [
     ({**MINIMAL, "schedule": {"crop": 100}}, "crop must be a multiple of the network's stride 16"),
     ({**MINIMAL, "schedule": {"crop": 16}}, "at least 32, got 16"),
     ({**MINIMAL, "schedule": {"balance": float("inf")}}, "balance must be finite"),
+    ({**MINIMAL, "schedule": {"optimiser": "sgd"}}, "optimiser must be one of adamw, adam, got 'sgd'"),
+    ({**MINIMAL, "schedule": {"policy": "steps"}}, "policy must be one of cosine, step, got 'steps'"),
+    ({**MINIMAL, "schedule": {"factor": 0}}, "factor must lie above 0 and not above 1"),
+    ({**MINIMAL, "schedule": {"factor": 1.5}}, "factor must lie above 0 and not above 1"),
+    ({**MINIMAL, "schedule": {"every": 0}}, "every must be at least 1"),
+    ({**MINIMAL, "schedule": {"stages": [{}]}}, r"\[schedule\] stages: epochs is missing"),
+    ({**MINIMAL, "schedule": {"stages": [{"epochs": 0}]}}, "stages: epochs must be at least 1, got 0"),
+    ({**MINIMAL, "schedule": {"stages": [{"epochs": 1, "frozen": []}]}}, "did you mean freeze?"),
+    ({**MINIMAL, "schedule": {"stages": {"epochs": 1}}}, "stages must be a list"),
+    ({**MINIMAL, "schedule": {"stages": [{"epochs": 1, "encoder_rate": -1}]}}, "rate must not be negative"),
+    ({**MINIMAL, "schedule": {"stages": [{"epochs": 1, "encoder_rate": "1"}]}}, "rate must be a number"),
+    ({**MINIMAL, "schedule": {"stages": [{"epochs": 1, "freeze": ["head"]}]}}, "freeze must list one of enc"),
+    ({**MINIMAL, "schedule": {"stages": [{"epochs": 1, "freeze": ["encoder", "decoder"]}]}}, "list one of"),
+    ({**MINIMAL, "schedule": {"stages": [{"epochs": 1}], "epochs": 3}}, "has stages, which have epochs"),
 ]
 
 
@@ -130,3 +152,72 @@ class TestSet:
     def test_wrong_changes(self, recipe_file: Path, change: str, words: str) -> None:
         with pytest.raises(UsageError, match=words):
             read_recipe(recipe_file, [change])
+
+
+def rates(schedule: Schedule, part: str) -> list[float]:
+    """The learning rate at every step of a run."""
+    steps = range(schedule.total_epochs * schedule.steps_per_epoch)
+    return [schedule.greatest_rate(part) * schedule.relative_rate(part, step) for step in steps]
+
+
+class TestSchedule:
+    def test_without_stages_it_is_a_rise_and_half_a_cosine(self) -> None:
+        schedule = Schedule(
+            epochs=3, steps_per_epoch=10, encoder_rate=5e-4, decoder_rate=2e-3, warmup_steps=4
+        )
+        expected = [
+            (step + 1) / 5 if step < 4 else 0.5 * (1 + math.cos(math.pi * ((step - 4) / 26)))
+            for step in range(30)
+        ]
+        assert rates(schedule, "encoder") == [5e-4 * share for share in expected]
+        assert rates(schedule, "decoder") == [2e-3 * share for share in expected]
+        assert schedule.relative_rate("encoder", 30) == 0
+
+    def test_the_papers_plain_unet(self) -> None:
+        schedule = Schedule(
+            epochs=20,
+            steps_per_epoch=2,
+            decoder_rate=1e-3,
+            policy="step",
+            factor=0.75,
+            every=3,
+            warmup_steps=0,
+        )
+        assert rates(schedule, "decoder") == pytest.approx(
+            [1e-3 * 0.75 ** (epoch // 3) for epoch in range(20) for _ in range(2)]
+        )
+
+    def test_the_papers_two_stages(self) -> None:
+        stages = (Stage(5, decoder_rate=1e-3, freeze=("encoder",)), Stage(15, 1e-4, 1e-4))
+        schedule = Schedule(steps_per_epoch=2, stages=stages, policy="step", warmup_steps=0)
+        assert schedule.total_epochs == 20
+        late = [1e-4 * 0.75 ** (epoch // 3) for epoch in range(15) for _ in range(2)]
+        assert rates(schedule, "decoder") == pytest.approx([1e-3] * 6 + [0.75e-3] * 4 + late)
+        assert rates(schedule, "encoder")[10:] == pytest.approx(late)
+        frozen = [schedule.stage_at(epoch)[0].freeze for epoch in range(20)]
+        assert frozen == [("encoder",)] * 5 + [()] * 15
+
+    def test_every_stage_rises_and_falls_anew(self) -> None:
+        alone = Schedule(epochs=4, steps_per_epoch=5, decoder_rate=1.0, warmup_steps=3)
+        twice = Schedule(steps_per_epoch=5, decoder_rate=1.0, warmup_steps=3, stages=(Stage(4), Stage(4)))
+        assert rates(twice, "decoder") == rates(alone, "decoder") * 2
+
+    def test_a_warm_up_precedes_steps_too(self) -> None:
+        schedule = Schedule(
+            epochs=2, steps_per_epoch=4, decoder_rate=1.0, warmup_steps=3, policy="step", every=1
+        )
+        assert rates(schedule, "decoder") == [0.25, 0.5, 0.75, 1, 0.75, 0.75, 0.75, 0.75]
+
+    def test_a_rate_of_zero(self) -> None:
+        schedule = Schedule(epochs=1, steps_per_epoch=2, encoder_rate=0.0, stages=(Stage(1), Stage(1, 0.5)))
+        assert rates(schedule, "encoder")[:2] == [0, 0]
+        assert rates(schedule, "encoder")[2] > 0
+        assert set(rates(Schedule(epochs=1, encoder_rate=0.0), "encoder")) == {0.0}
+
+    def test_stages_come_from_the_recipe(self) -> None:
+        stages = [
+            {"epochs": 5, "decoder_rate": 1e-3, "freeze": ["encoder"]},
+            {"epochs": 15, "encoder_rate": 1},
+        ]
+        schedule = make_recipe({**MINIMAL, "schedule": {"stages": stages}}).schedule
+        assert schedule.stages == (Stage(5, None, 1e-3, ("encoder",)), Stage(15, 1.0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nuxel.predict.card import ModelCard
 from nuxel.training.model_card import make_card
-from nuxel.training.recipe import Recipe
+from nuxel.training.recipe import Recipe, Schedule
 from nuxel.training.samples import Sample
 from nuxel.training.validate import TorchNetwork, Validation, Whole
 
@@ -39,6 +39,12 @@ class TrainingModule(pl.LightningModule):
         """What an exported file would say of this module."""
         return make_card(self.recipe, self.network)
 
+    def on_train_epoch_start(self) -> None:
+        """Freeze what the epoch's stage freezes: a function of the epoch alone, so that a run can resume anywhere."""
+        stage, _ = self.recipe.schedule.stage_at(self.current_epoch)
+        groups = self.recipe.system.parameter_groups(self.network)
+        train_all_but(self.network, [parameter for part in stage.freeze for parameter in groups[part]])
+
     def training_step(self, batch: Sample, _: int) -> Tensor:
         images, targets, annotated = batch
         images = images.contiguous(memory_format=torch.channels_last)
@@ -62,21 +68,33 @@ class TrainingModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         schedule = self.recipe.schedule
-        rates = {"encoder": schedule.encoder_rate, "decoder": schedule.decoder_rate}
         groups = self.recipe.system.parameter_groups(self.network)
-        optimiser = torch.optim.AdamW(
-            [{"params": params, "lr": rates[name]} for name, params in groups.items()],
+        optimiser = _OPTIMISERS[schedule.optimiser](
+            [{"params": params, "lr": schedule.greatest_rate(part)} for part, params in groups.items()],
             weight_decay=schedule.weight_decay,
         )
-        total = schedule.epochs * schedule.steps_per_epoch
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: rate_factor(step, schedule.warmup_steps, total)
-        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, [_rates(schedule, part) for part in groups])
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def rate_factor(step: int, warmup: int, total: int) -> float:
-    """Share of the full learning rate at a step: a linear rise, then half a cosine down to zero."""
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
+_OPTIMISERS: dict[str, type[torch.optim.Adam]] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+
+
+def _rates(schedule: Schedule, part: str) -> Callable[[int], float]:
+    return lambda step: schedule.relative_rate(part, step)
+
+
+def train_all_but(network: nn.Module, frozen: Iterable[nn.Parameter]) -> None:
+    """Put a network into training mode, ``frozen`` parameters excepted.
+
+    What is made of them alone goes into evaluation mode: its batch normalisation neither uses nor changes the
+    statistics of a batch.
+    """
+    held = {id(parameter) for parameter in frozen}
+    network.train()
+    for parameter in network.parameters():
+        parameter.requires_grad_(id(parameter) not in held)
+    for part in network.modules():
+        own = {id(parameter) for parameter in part.parameters()}
+        if own and own <= held:
+            part.eval()

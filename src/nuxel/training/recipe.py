@@ -21,6 +21,36 @@ from nuxel.training.augment import Augmentation
 SYSTEMS: dict[str, type[MultiheadUNet]] = {MultiheadUNet.name: MultiheadUNet}
 
 
+PARTS = ("encoder", "decoder")
+"""The parts of a network that have a learning rate of their own."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Epochs that follow each other with the same rates and the same frozen parts.
+
+    Parameters
+    ----------
+    encoder_rate, decoder_rate
+        Where left out, the schedule's.
+    freeze
+        Parts, of ``encoder`` and ``decoder``, that keep their weights and the statistics of their batch normalisation.
+    """
+
+    epochs: int
+    encoder_rate: float | None = None
+    decoder_rate: float | None = None
+    freeze: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, "epochs", "be at least 1", self.epochs)
+        for name in ("encoder_rate", "decoder_rate"):
+            value = getattr(self, name)
+            _require(value is None or _is_amount(value), name, "not be negative", value)
+        if len(set(self.freeze)) != len(self.freeze) or not set(self.freeze) < set(PARTS):
+            raise UsageError(f"freeze must list one of {', '.join(PARTS)} or none, got {list(self.freeze)}")
+
+
 @dataclass(frozen=True)
 class Schedule:
     """The training loop.
@@ -29,10 +59,20 @@ class Schedule:
     ----------
     epochs, steps_per_epoch, batch, crop
         An epoch is ``steps_per_epoch`` batches of ``batch`` random views of ``crop`` x ``crop`` pixels.
-    encoder_rate, decoder_rate, weight_decay
-        AdamW; both rates rise over ``warmup_steps`` and fall to zero along a cosine.
+    stages
+        In place of ``epochs``: stages, one after the other, each with a learning rate that starts anew.
+    optimiser, weight_decay
+        ``"adamw"``, whose decay is decoupled from the gradient, or ``"adam"``, whose decay is part of it.
+    encoder_rate, decoder_rate, warmup_steps
+        The greatest learning rates, which a stage reaches after ``warmup_steps``, rising linearly.
+    policy
+        ``"cosine"``: the rates fall to zero at the stage's end, along half a cosine. ``"step"``: they are multiplied by
+        ``factor`` after ``every`` epochs of the stage, again and again.
+    gradient_clip
+        Greatest norm of the gradient; 0 for no limit.
     average_decay
-        Decay a step of the exponential moving average of the weights, which is what is validated and exported.
+        Decay a step of the exponential moving average of the weights, which is what is validated and exported; 0 for
+        the weights as they are.
     validate_every
         Epochs between validations.
     balance
@@ -60,9 +100,14 @@ class Schedule:
     workers: int = 1
     devices: int = 1
     precision: str = "32-true"
+    optimiser: str = "adamw"
+    policy: str = "cosine"
+    factor: float = 0.75
+    every: int = 3
+    stages: tuple[Stage, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "steps_per_epoch", "batch", "crop", "validate_every", "devices"):
+        for name in ("epochs", "steps_per_epoch", "batch", "crop", "validate_every", "devices", "every"):
             _require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
         for name in (
             "encoder_rate",
@@ -73,20 +118,79 @@ class Schedule:
             "workers",
         ):
             value = getattr(self, name)
-            _require(math.isfinite(value) and value >= 0, name, "not be negative", value)
+            _require(_is_amount(value), name, "not be negative", value)
         _require(math.isfinite(self.balance), "balance", "be finite", self.balance)
         _require(0 <= self.average_decay <= 1, "average_decay", "lie between 0 and 1", self.average_decay)
-        _require(
-            self.precision in _PRECISIONS, "precision", f"be one of {', '.join(_PRECISIONS)}", self.precision
-        )
+        _require(0 < self.factor <= 1, "factor", "lie above 0 and not above 1", self.factor)
+        for name, known in _CHOICES.items():
+            value = getattr(self, name)
+            _require(value in known, name, f"be one of {', '.join(known)}", value)
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs of the whole run."""
+        return sum(stage.epochs for stage in self.stages) or self.epochs
+
+    def stage_at(self, epoch: int) -> tuple[Stage, int]:
+        """The stage of an epoch (from 0) and the stage's first epoch; after the run's end the last stage.
+
+        Examples
+        --------
+        >>> schedule = Schedule(stages=(Stage(5, freeze=("encoder",)), Stage(15)))
+        >>> schedule.stage_at(4)[1], schedule.stage_at(5)[1], schedule.stage_at(20)[1]
+        (0, 5, 5)
+        """
+        stages = self.stages or (Stage(self.epochs),)
+        first = 0
+        for stage in stages[:-1]:
+            if epoch < first + stage.epochs:
+                return stage, first
+            first += stage.epochs
+        return stages[-1], first
+
+    def greatest_rate(self, part: str) -> float:
+        """The greatest learning rate that a part of the network has in any stage."""
+        return max(self._rate(part, stage) for stage in self.stages or (Stage(self.epochs),))
+
+    def relative_rate(self, part: str, step: int) -> float:
+        """Learning rate of a part at an optimiser step (from 0) over the greatest that it has, in ``[0, 1]``.
+
+        A function of the step alone, so that a run can be resumed anywhere.
+        """
+        stage, first = self.stage_at(step // self.steps_per_epoch)
+        own = self._rate(part, stage)
+        share = own / self.greatest_rate(part) if own else 0.0
+        return share * self._factor(step - first * self.steps_per_epoch, stage.epochs * self.steps_per_epoch)
+
+    def _rate(self, part: str, stage: Stage) -> float:
+        own = getattr(stage, f"{part}_rate")
+        rate: float = getattr(self, f"{part}_rate") if own is None else own
+        return rate
+
+    def _factor(self, step: int, total: int) -> float:
+        """What warm-up and policy leave of the rate at a step of a stage of ``total`` steps."""
+        warmup = self.warmup_steps
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if self.policy == "step":
+            return float(self.factor ** (step // self.steps_per_epoch // self.every))
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
 
 
-_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+_CHOICES = {
+    "precision": ("32-true", "16-mixed", "bf16-mixed"),
+    "optimiser": ("adamw", "adam"),
+    "policy": ("cosine", "step"),
+}
 
 
 def _require(met: bool, name: str, what: str, value: object) -> None:
     if not met:
         raise UsageError(f"{name} must {what}, got {value!r}")
+
+
+def _is_amount(value: float) -> bool:
+    return math.isfinite(value) and value >= 0
 
 
 @dataclass(frozen=True)
@@ -155,6 +259,8 @@ def make_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
     tables: dict[str, Any] = {
         key: _build(kind, raw.get(key, {}), f"{where}: [{key}]") for key, kind in _TABLES.items()
     }
+    if tables["schedule"].stages and "epochs" in raw["schedule"]:
+        raise UsageError(f"{where}: [schedule] has stages, which have epochs of their own; leave epochs out")
     own = {key: raw[key] for key in sorted(system_tables) if key in raw}
     system = _build(system_type, own, where)
     stride, crop = system.stride, tables["schedule"].crop
@@ -209,12 +315,13 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise UsageError(f"{where} must be a table, got {value!r}")
         return {str(k): str(v) for k, v in value.items()}
-    allowed = typing.get_args(hint) if origin in (typing.Union, types.UnionType) else (hint,)
-    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
+    if origin in (typing.Union, types.UnionType):  # with None, which TOML cannot write
+        (hint,) = (kind for kind in typing.get_args(hint) if kind is not type(None))
+        return _value(hint, value, where)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-        names = " or ".join(_KINDS[kind] for kind in allowed if kind is not type(None))
-        raise UsageError(f"{where} must be {names}, got {value!r}")
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise UsageError(f"{where} must be {_KINDS[hint]}, got {value!r}")
     return value
 
 

@@ -20,7 +20,7 @@ from nuxel.errors import UsageError
 from nuxel.export.atomic import replacing
 from nuxel.training.epoch_log import EpochLog
 from nuxel.training.module import TrainingModule
-from nuxel.training.recipe import Recipe
+from nuxel.training.recipe import Recipe, Schedule
 from nuxel.training.samples import EpochSampler, RandomViews, Sample
 from nuxel.training.validate import WholeImages
 
@@ -165,9 +165,9 @@ def _trainer(recipe: Recipe, out: Path, *, validating: bool) -> pl.Trainer:
         )
     )
     return pl.Trainer(
-        max_epochs=schedule.epochs,
+        max_epochs=schedule.total_epochs,
         devices=schedule.devices,
-        strategy="auto" if schedule.devices == 1 else "ddp",
+        strategy=_strategy(schedule),
         sync_batchnorm=schedule.devices > 1 and torch.cuda.is_available(),
         precision=schedule.precision,  # type: ignore[arg-type]
         gradient_clip_val=schedule.gradient_clip,
@@ -181,6 +181,14 @@ def _trainer(recipe: Recipe, out: Path, *, validating: bool) -> pl.Trainer:
         enable_model_summary=False,
         deterministic=True,
     )
+
+
+def _strategy(schedule: Schedule) -> str:
+    if schedule.devices == 1:
+        return "auto"
+    # a frozen part brings no gradient, for which plain "ddp" would wait
+    freezing = any(stage.freeze for stage in schedule.stages)
+    return "ddp_find_unused_parameters_true" if freezing else "ddp"
 
 
 class _RelocateCheckpoints(Callback):
