@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from nuxel.errors import UsageError
-from nuxel.training.augment import Augmentation, random_appearance, random_view, random_warp
+from nuxel.training.augment import (
+    Augmentation,
+    embossed,
+    piecewise_affine_shift,
+    random_appearance,
+    random_view,
+    random_warp,
+    tilted,
+)
 
 STILL = Augmentation(
     diameter_octaves=0, wide_p=0, stretch=0, shear=0, elastic_p=0, nucleus_contrast_p=0, stain_p=0, shuffle_p=0,
@@ -17,6 +25,13 @@ STILL = Augmentation(
 ALWAYS = dataclasses.replace(
     Augmentation(), **{f.name: 1.0 for f in dataclasses.fields(Augmentation) if f.name.endswith("_p")}
 )
+
+# The generator's state after one view with the default augmentation, from the seeds 0, 1 and 2.
+DRAWN = [
+    163344769951363677477366882953721407442,
+    329659365072021329713462473737005802674,
+    330568655408703338134080588709967584516,
+]
 
 
 def encoded(labels: np.ndarray) -> np.ndarray:
@@ -32,7 +47,9 @@ class TestWarp:
     def test_pixels_and_labels_move_together(self, seed: int, draw) -> None:
         _, labels = draw(96, seed)
         labels[:20, :30] = -1
-        how = dataclasses.replace(Augmentation(), elastic_p=0.5, wide_p=0.5, wide_range=(8, 40))
+        how = dataclasses.replace(
+            Augmentation(), elastic_p=0.5, piecewise_p=0.5, perspective_p=0.5, wide_p=0.5, wide_range=(8, 40)
+        )
         picture, drawn = random_warp(encoded(labels), labels, 64, how, np.random.default_rng(seed))
         assert picture.shape == (3, 64, 64)
         assert drawn.shape == (64, 64)
@@ -69,6 +86,27 @@ class TestWarp:
         share = (drawn > 0).mean()
         assert share == pytest.approx((labels > 0).mean(), rel=0.4)
         assert picture[0].mean().item() == pytest.approx(share, abs=0.02)
+
+    @pytest.mark.parametrize("zoom", [0.4, 1.0, 2.0])
+    def test_a_zoom_range_is_of_the_images_own_scale(self, zoom: float) -> None:
+        rows, columns = np.mgrid[:200, :200]
+        labels = ((rows - 100) ** 2 + (columns - 100) ** 2 < 30**2).astype(np.int32)
+        how = dataclasses.replace(STILL, zoom_range=(zoom, zoom))
+        _, drawn = random_warp(encoded(labels), labels, 256, how, np.random.default_rng(0))
+        areas = np.bincount(drawn[drawn > 0])
+        assert np.sqrt(4 / np.pi * areas.max()) == pytest.approx(60 * zoom, rel=0.05)
+
+    def test_zooms_are_drawn_from_the_whole_range(self) -> None:
+        labels = np.zeros((64, 64), np.int32)
+        labels[24:40, 24:40] = 1
+        how = dataclasses.replace(STILL, zoom_range=(0.5, 2.0))
+        found = []
+        for seed in range(60):
+            _, drawn = random_warp(encoded(labels), labels, 128, how, np.random.default_rng(seed))
+            found.append(np.sqrt(np.bincount(drawn[drawn > 0]).max() / 256))
+        assert 0.45 < min(found) < 0.65
+        assert 1.6 < max(found) < 2.1
+        assert np.median(np.log2(found)) == pytest.approx(0, abs=0.35)
 
     def test_each_piece_of_a_nucleus_has_a_label_of_its_own(self) -> None:
         labels = np.zeros((64, 64), np.int32)
@@ -128,6 +166,41 @@ class TestView:
         present = np.unique(drawn[drawn > 0])
         assert present.tolist() == list(range(1, len(present) + 1))
 
+    @settings(max_examples=30, deadline=None)
+    @given(
+        seed=st.integers(0, 10**6), crop=st.sampled_from([32, 64, 128]), side=st.sampled_from([1, 20, 31, 50])
+    )
+    def test_a_view_larger_than_the_image_is_whole(self, seed: int, crop: int, side: int) -> None:
+        rng = np.random.default_rng(seed)
+        image = rng.integers(100, 256, (side, side, 3), np.uint8)
+        labels = np.zeros((side, side), np.int32)
+        labels[side // 3 : side // 2 + 1, side // 3 : side // 2 + 1] = 1
+        how = dataclasses.replace(STILL, zoom_range=(1, 1), piecewise_p=1, perspective_p=1)
+        picture, drawn = random_view(image, labels, crop, how, rng)
+        assert (picture.shape, drawn.shape) == ((3, crop, crop), (crop, crop))
+        assert picture.min() >= 100 / 255 - 1e-6  # mirrored: nowhere black
+        assert (drawn > 0).any()
+
+    def test_a_change_that_is_off_draws_nothing(self, draw) -> None:
+        """Or the samples of every recipe there is would change."""
+        image, labels = draw(80, 0)
+        drawn = []
+        for seed in range(3):
+            rng = np.random.default_rng(seed)
+            random_view(image, labels, 48, Augmentation(), rng)
+            drawn.append(rng.bit_generator.state["state"]["state"])
+        assert drawn == DRAWN
+
+    def test_clusters_reach_the_view(self, draw) -> None:
+        image, labels = draw(80, 1)
+        still = dataclasses.replace(STILL, zoom_range=(1, 1))
+        counts = []
+        for probability in (0.0, 1.0):
+            how = dataclasses.replace(still, cluster_p=probability)
+            views = [random_view(image, labels, 96, how, np.random.default_rng(seed)) for seed in range(6)]
+            counts.append([int(drawn.max()) for _, drawn in views])
+        assert sum(counts[1]) > sum(counts[0])
+
     def test_is_a_function_of_the_generator(self, draw) -> None:
         image, labels = draw(80, 0)
         torch.manual_seed(1)
@@ -149,7 +222,74 @@ class TestView:
         assert np.array_equal(labels, before[1])
 
 
+class TestBending:
+    @settings(max_examples=50, deadline=None)
+    @given(seed=st.integers(0, 10**6), count=st.integers(2, 8), side=st.integers(16, 60))
+    def test_a_piecewise_affine_shift_folds_nothing(self, seed: int, count: int, side: int) -> None:
+        rng = np.random.default_rng(seed)
+        nodes = rng.choice([-1, 1], (count, count, 2)) * 0.2 * side / (count - 1)
+        axis = np.arange(side) + 0.5
+        places = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1) + piecewise_affine_shift(nodes, side)
+        down, right = np.diff(places, axis=0)[:, :-1], np.diff(places, axis=1)[:-1]
+        assert (down[..., 0] * right[..., 1] - down[..., 1] * right[..., 0]).min() > 0
+
+    def test_a_piecewise_affine_shift_is_linear_in_each_triangle_and_continuous(self) -> None:
+        nodes = np.random.default_rng(0).uniform(-1, 1, (3, 3, 2))
+        shift = piecewise_affine_shift(nodes, 64)
+        bend = np.abs(np.diff(shift, 2, axis=1)).max(axis=2) > 1e-9
+        assert 0 < bend.mean() < 0.1  # only where a row crosses a side of a triangle
+        assert np.abs(np.diff(shift, axis=0)).max() <= 2 / 32 + 1e-9
+        assert np.abs(np.diff(shift, axis=1)).max() <= 2 / 32 + 1e-9
+        assert np.abs(shift[31:33, 31:33] - nodes[1, 1]).max() < 0.1
+        assert np.abs(shift[0, -1] - nodes[0, 2]).max() < 0.1
+
+    def test_equal_nodes_shift_everything_alike(self) -> None:
+        nodes = np.broadcast_to([3.0, -2.0], (4, 4, 2))
+        np.testing.assert_allclose(piecewise_affine_shift(nodes, 33), np.broadcast_to([3, -2], (33, 33, 2)))
+
+    @settings(max_examples=50, deadline=None)
+    @given(seed=st.integers(0, 10**6))
+    def test_perspective_keeps_lines_straight_and_nothing_is_folded(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        start, end = rng.uniform(-50, 50, (2, 2))
+        line = start + np.linspace(0, 1, 20)[:, None] * (end - start)
+        seen = tilted(line, rng.uniform(-0.2, 0.2, 2) / 50)
+        along = seen[-1] - seen[0]
+        aside = (seen - seen[0]) @ np.array([-along[1], along[0]])
+        assert np.abs(aside).max() < 1e-6 * max(1, along @ along)
+        assert (np.diff((seen - seen[0]) @ along) > 0).all()
+
+    def test_no_tilt_no_change(self) -> None:
+        offsets = np.random.default_rng(0).uniform(-9, 9, (5, 6, 2))
+        assert np.array_equal(tilted(offsets, np.zeros(2)), offsets)
+        assert not np.array_equal(tilted(offsets, np.array([0.01, 0])), offsets)
+
+
 class TestAppearance:
+    @pytest.mark.parametrize("angle", [0.0, 1.0, 4.0])
+    def test_emboss_is_the_slope_towards_the_light(self, angle: float) -> None:
+        rows, columns = torch.meshgrid(torch.arange(9.0), torch.arange(8.0), indexing="ij")
+        ramp = (0.02 * rows + 0.05 * columns)[None].expand(3, -1, -1)
+        assert torch.equal(embossed(ramp, angle, 0), ramp)
+        relief = (embossed(ramp, angle, 2) - ramp)[:, 1:-1, 1:-1]
+        expected = 2 * (0.02 * np.sin(angle) + 0.05 * np.cos(angle))
+        torch.testing.assert_close(relief, torch.full_like(relief, expected))
+        flat = torch.full((3, 5, 5), 0.4)
+        assert torch.equal(embossed(flat, angle, 2), flat)
+
+    def test_dropout_blackens_up_to_a_tenth(self) -> None:
+        picture = torch.full((3, 64, 64), 0.5)
+        labels = torch.zeros(64, 64, dtype=torch.int32)
+        how = dataclasses.replace(STILL, dropout_p=1)
+        together = set()
+        for seed in range(12):
+            found = random_appearance(picture, labels, how, np.random.default_rng(seed))
+            lost = found == 0
+            assert torch.equal(found[~lost], picture[~lost])
+            assert 0.005 < lost.float().mean() < 0.12
+            together.add(bool((lost[0] == lost[1]).all()))
+        assert together == {True, False}
+
     def test_nothing_asked_nothing_changed(self) -> None:
         picture = torch.rand(3, 16, 16)
         labels = torch.zeros(16, 16, dtype=torch.int32)
@@ -208,6 +348,10 @@ class TestAppearance:
         ({"stretch": -0.1}, "stretch must be finite and not negative"),
         ({"diameter": 0.0}, "diameters must be positive"),
         ({"wide_range": (50.0, 10.0)}, "in order"),
+        ({"cluster_p": -0.1}, "cluster_p is a probability"),
+        ({"zoom_range": (0.1, 1.0)}, "zoom_range must lie between 1/8 and 8"),
+        ({"zoom_range": (2.0, 1.0)}, "in order"),
+        ({"zoom_range": (1.0, float("nan"))}, "zoom_range must lie between"),
     ],
 )
 def test_values_that_cannot_be_drawn_from(values: dict, words: str) -> None:

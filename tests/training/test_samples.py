@@ -52,6 +52,24 @@ class TestViews:
         ]
         assert all(same(a, b) for a, b in zip(*batches, strict=True))
 
+    def test_a_crop_larger_than_the_image_mirrors_it(self, items: list[Annotated]) -> None:
+        dataset = RandomViews(
+            items,
+            MultiheadUNet().draw_targets,
+            Augmentation(zoom_range=(0.5, 0.5), invert_p=0, light_p=0, shading_p=0, noise_p=0),
+            crop=160,  # the images have 64 pixels, here 32
+            balance=1.0,
+            seed=0,
+        )
+        for position in range(4):
+            picture, targets, annotated = dataset[position]
+            assert picture.shape == (3, 160, 160)
+            assert annotated.all()
+            quarters = [part for half in targets[0].chunk(2, 0) for part in half.chunk(2, 1)]
+            assert all(0.02 < quarter.mean() < 0.6 for quarter in quarters)
+            inside = targets[0] > 0
+            assert picture[:, inside].mean() > picture[:, ~inside].mean() + 0.3
+
     def test_what_nobody_annotated_is_marked(self, tmp_path: Path, draw) -> None:
         image, labels = draw(64, 0)
         labels[:, :32] = -1

@@ -1,7 +1,12 @@
 """Random views of an annotated image: one warp for pixels and labels, then changes of light, stain and sharpness.
 
+Source: multi-head U-Net paper, section 5.1 (rotations, flips, channel shuffle, zoom, shear) and section 8, future work
+(blur, Gaussian noise, pixel dropout, emboss, piecewise affine, perspective, brightness and contrast, synthetic
+conglomerates); the paper gives no sizes. Beyond it: the elastic field, stains, shading, inversion, resolution.
+
 Everything draws from the generator that is handed in, never from a global one, so that a sample is a pure function
-of (seed, position).
+of (seed, position). A change whose probability is 0 by default draws nothing while it is 0, so that a recipe's
+samples stay the same when a later version can do more.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as v2
 
+from nuxel.data.clusters import paste_clusters
 from nuxel.data.targets import diameters
 from nuxel.errors import UsageError
 
@@ -35,6 +41,19 @@ class Augmentation:
         this spread in octaves.
     wide_p, wide_range
         With this probability the diameter is drawn evenly (in logarithm) from this range instead.
+    zoom_range
+        If given, the four keys above are not used: the zoom is drawn evenly (in logarithm) from this range, which lies
+        in ``[1/8, 8]``. 1 is the image's own scale.
+    stretch, shear
+        Greatest logarithm of the factor along one axis (the other axis gets its inverse), and greatest shear.
+    cluster_p
+        Nuclei of the image are pasted beside others: :func:`nuxel.data.clusters.paste_clusters`.
+    elastic_p, piecewise_p, perspective_p
+        A smooth shift of pixels; one that is affine within each triangle of a grid; a tilted plane.
+    light_p
+        Gamma, gain and shift: brightness and contrast.
+    dropout_p
+        Some pixels turn black, in all channels together or each for itself.
     """
 
     diameter: float = 24.0
@@ -55,6 +74,12 @@ class Augmentation:
     blur_p: float = 0.3
     resolution_p: float = 0.15
     noise_p: float = 0.35
+    zoom_range: tuple[float, float] | None = None
+    cluster_p: float = 0.0
+    piecewise_p: float = 0.0
+    perspective_p: float = 0.0
+    emboss_p: float = 0.0
+    dropout_p: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -68,6 +93,8 @@ class Augmentation:
             raise UsageError(
                 f"diameters must be positive and in order, got {self.diameter} and {self.wide_range}"
             )
+        if self.zoom_range is not None and not 1 / 8 <= self.zoom_range[0] <= self.zoom_range[1] <= 8:
+            raise UsageError(f"zoom_range must lie between 1/8 and 8 and be in order, got {self.zoom_range}")
 
 
 def random_view(
@@ -78,15 +105,25 @@ def random_view(
     Returns the image ``(3, crop, crop)`` float32 in ``[0, 1]`` and its labels ``(crop, crop)`` int32, every connected
     piece of a nucleus with a label of its own; not annotated pixels stay negative.
     """
+    if _chosen(how.cluster_p, rng):
+        image, labels = paste_clusters(image, labels, rng)
     picture, drawn = random_warp(image, labels, crop, how, rng)
     picture = random_appearance(picture, torch.from_numpy(drawn), how, rng)
     return picture, drawn
 
 
+def _chosen(probability: float, rng: Rng) -> bool:
+    """Whether to make a change; draws nothing if it never is."""
+    return probability > 0 and rng.random() < probability
+
+
 def random_warp(
     image: NDArray[np.uint8], labels: NDArray[np.int32], crop: int, how: Augmentation, rng: Rng
 ) -> tuple[Tensor, NDArray[np.int32]]:
-    """Zoom, rotation, flip, shear, shift and a smooth elastic part; beyond the image's edge it is mirrored."""
+    """Zoom, rotation, flip, shear, shift and what bends; beyond the image's edge it is mirrored.
+
+    So a view may be larger than the image: ``(3, crop, crop)`` and ``(crop, crop)`` for an image of any size.
+    """
     zoom = _zoom(labels, how, rng)
     if zoom < 0.75:  # shrink with an anti-aliasing filter first: the warp only interpolates
         size = (max(1, round(image.shape[1] * zoom)), max(1, round(image.shape[0] * zoom)))
@@ -104,6 +141,8 @@ def random_warp(
 
 
 def _zoom(labels: NDArray[np.int32], how: Augmentation, rng: Rng) -> float:
+    if how.zoom_range is not None:
+        return float(2 ** rng.uniform(*np.log2(how.zoom_range)))
     present = diameters(np.maximum(labels, 0))
     now = float(np.median(present)) if present.size else how.diameter
     if rng.random() < how.wide_p:
@@ -128,6 +167,13 @@ def _grid(shape: tuple[int, ...], crop: int, zoom: float, how: Augmentation, rng
     offsets = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1)
     if rng.random() < how.elastic_p:
         offsets = offsets + _smooth_field(crop, rng)
+    if _chosen(how.piecewise_p, rng):
+        count = int(rng.integers(4, 9))
+        cell = crop / (count - 1)
+        nodes = rng.uniform(-1, 1, (count, count, 2)) * cell * rng.uniform(0.05, 0.2)
+        offsets = offsets + piecewise_affine_shift(nodes, crop)
+    if _chosen(how.perspective_p, rng):
+        offsets = tilted(offsets, rng.uniform(-0.2, 0.2, 2) / (crop / 2))
     places = offsets @ matrix.T + centre
     scaled = places * 2 / np.array(shape) - 1
     return torch.from_numpy(scaled[None, ..., ::-1].astype(np.float32))
@@ -139,6 +185,49 @@ def _smooth_field(crop: int, rng: Rng) -> NDArray[np.float64]:
     coarse = torch.from_numpy(rng.standard_normal((1, 2, knots, knots)) * amplitude)
     field = functional.interpolate(coarse, (crop, crop), mode="bicubic", align_corners=True)
     return field[0].permute(1, 2, 0).numpy()
+
+
+def piecewise_affine_shift(nodes: NDArray[np.float64], side: int) -> NDArray[np.float64]:
+    """The shift of each pixel of a square that is cut into triangles, linear within each triangle.
+
+    Parameters
+    ----------
+    nodes
+        ``(K, K, 2)`` shifts, in pixels, of a regular grid of nodes that spans the square. Less than a quarter of the
+        distance between nodes along each axis, so that no triangle turns over and nothing is folded.
+    side
+        Pixels along a side of the square.
+
+    Returns
+    -------
+    ``(side, side, 2)``.
+
+    Examples
+    --------
+    >>> piecewise_affine_shift(np.array([[[0.0, 0], [0, 4]], [[0, 0], [0, 4]]]), 4)[0, :, 1].tolist()
+    [0.5, 1.5, 2.5, 3.5]
+    """
+    cells = len(nodes) - 1
+    place = (np.arange(side) + 0.5) / side * cells
+    cell = np.minimum(place.astype(int), cells - 1)
+    down, right = np.meshgrid(place - cell, place - cell, indexing="ij")
+    at = {(y, x): nodes[np.ix_(cell + y, cell + x)] for y in (0, 1) for x in (0, 1)}
+    upper = (down + right <= 1)[..., None]
+    from_corner = np.where(upper, at[0, 0], at[1, 1])
+    vertical = np.where(upper, at[1, 0], at[0, 1]) - from_corner
+    horizontal = np.where(upper, at[0, 1], at[1, 0]) - from_corner
+    down, right = np.where(upper[..., 0], down, 1 - down), np.where(upper[..., 0], right, 1 - right)
+    shift: NDArray[np.float64] = from_corner + down[..., None] * vertical + right[..., None] * horizontal
+    return shift
+
+
+def tilted(offsets: NDArray[np.float64], tilt: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A plane seen in perspective: offsets ``(..., 2)`` from the centre over one plus their product with ``tilt``.
+
+    Straight lines stay straight. ``tilt`` is in 1/pixels; the divisor must be positive everywhere.
+    """
+    seen: NDArray[np.float64] = offsets / (1 + offsets @ tilt)[..., None]
+    return seen
 
 
 def random_appearance(picture: Tensor, labels: Tensor, how: Augmentation, rng: Rng) -> Tensor:
@@ -211,9 +300,23 @@ def _random_sharpness(picture: Tensor, how: Augmentation, rng: Rng) -> Tensor:
         part = rng.uniform(0.4, 0.8)
         small = functional.interpolate(picture[None], scale_factor=part, mode="area")
         picture = functional.interpolate(small, (height, width), mode="bilinear", align_corners=False)[0]
+    if _chosen(how.emboss_p, rng):
+        picture = embossed(picture, rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 2))
     if rng.random() < how.noise_p:
         picture = picture + _noise(picture, rng)
+    if _chosen(how.dropout_p, rng):
+        channels = 1 if rng.random() < 0.5 else 3
+        lost = rng.random((channels, height, width)) < rng.uniform(0.01, 0.1)
+        picture = picture * torch.from_numpy(~lost)
     return picture
+
+
+def embossed(picture: Tensor, angle: float, strength: float) -> Tensor:
+    """A relief lit from ``angle``: ``strength`` times the slope in that direction on top of ``(C, H, W)``."""
+    around = functional.pad(picture[None], (1, 1, 1, 1), mode="replicate")[0]
+    down = (around[:, 2:, 1:-1] - around[:, :-2, 1:-1]) / 2
+    right = (around[:, 1:-1, 2:] - around[:, 1:-1, :-2]) / 2
+    return picture + strength * (math.sin(angle) * down + math.cos(angle) * right)
 
 
 def _noise(picture: Tensor, rng: Rng) -> Tensor:
