@@ -70,6 +70,21 @@ def test_one_block_more_than_skips_doubles_the_size_once_more() -> None:
     assert parameters(decoder) == parameters(ConcatUpBlock(6, 4, 8)) + parameters(ConcatUpBlock(8, 0, 10))
 
 
+def test_up_block_with_its_normalisation_folded_gives_the_same() -> None:
+    block = UpBlock(2, 3, 4)
+    norm = block.join[0]
+    for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        nn.init.uniform_(values, 0.5, 2)
+    block.eval()
+    coarse, skip = torch.randn(1, 2, 3, 5), torch.randn(1, 3, 6, 10)
+    with torch.no_grad():
+        expected = block(coarse, skip)
+        block.fold_norm()
+        found = block(coarse, skip)
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in block.join)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
 def test_decoder_goes_from_coarse_to_stride_two() -> None:
     channels, widths = (4, 6, 8), (10, 12)
     decoder = UNetDecoder(channels, widths)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -15,16 +16,18 @@ import torch
 
 from nuxel import __version__
 from nuxel.cli.main import main
+from nuxel.data.dataset import Source, find_annotated
 from nuxel.errors import NuxelError, UsageError
 from nuxel.image.normalise import normalise
 from nuxel.image.read import read_image
 from nuxel.predict.card import METADATA_KEY
 from nuxel.predict.model import Model
 from nuxel.predict.pipeline import Options, segment_normalised
-from nuxel.training.export import export_module, load_run
+from nuxel.training.export import export_module, export_run, load_run
 from nuxel.training.module import TrainingModule
 from nuxel.training.recipe import make_recipe
 from nuxel.training.train import train
+from nuxel.training.tune import tune_decoder
 from nuxel.training.validate import TorchNetwork
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -128,17 +131,37 @@ class TestCard:
     def test_says_everything(self, model: Model) -> None:
         card = model.card
         assert (card.title, card.licence, card.training_data) == ("thirty steps", "CC0", "drawn discs")
-        assert (card.system, card.decoder, card.context) == ("multihead_unet", "watershed", "local")
-        assert card.maps == ("nucleus", "shrunk", "touching", "log_diameter")
+        assert (card.system, card.decoder, card.context) == ("multihead_unet", "clumps", "local")
+        assert card.maps == ("nucleus", "shrunk", "touching", "offset_y", "offset_x", "log_diameter")
         assert card.decoder_rule["threshold"] == 0.45
         assert card.stride == 16
-        assert card.reach == 201
+        assert card.reach == 217
         assert card.nuxel_version == __version__
         assert card.scores == {}
 
     def test_scores_are_kept(self, module: TrainingModule, tmp_path: Path) -> None:
         export_module(module, tmp_path / "m.onnx", {"mAP on val": 0.5})
         assert Model(tmp_path / "m.onnx", threads=1).card.scores == {"mAP on val": 0.5}
+
+    def test_tuned_parameters_and_their_score_are_in_the_file(
+        self, run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        tuned = shutil.copytree(run, tmp_path / "run")
+        record = json.loads((tuned / "recipe.json").read_text())
+        record["data"]["val"] = [{"folder": str(data), "include": ["a"]}]
+        (tuned / "recipe.json").write_text(json.dumps(record))
+        assert main(["export-model", str(tuned), "--out", str(tmp_path / "m.onnx"), "--tune"]) == 0
+        card = Model(tmp_path / "m.onnx", threads=1).card
+        found = find_annotated(Source(str(data), include=("a",)))
+        rule, score = tune_decoder(Model(tmp_path / "m.onnx", threads=1), found)
+        assert dataclasses.asdict(rule) == card.decoder_rule  # nothing better near it
+        assert card.scores == {"val mAP": pytest.approx(score, abs=1e-4)}
+        assert "mAP on the validation images" in capsys.readouterr().out
+
+    def test_nothing_to_tune_on(self, run: Path, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r"no \[\[data.val\]\] images"):
+            export_run(run, tmp_path / "m.onnx", tune=True)
+        assert not (tmp_path / "m.onnx").exists()
 
     def test_is_one_json_text_in_the_metadata(self, model_file: Path) -> None:
         (entry,) = onnx.load(model_file).metadata_props

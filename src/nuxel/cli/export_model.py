@@ -11,14 +11,20 @@ from nuxel.cli.train import train_half
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a training run")
     parser.add_argument("--out", required=True, type=Path, metavar="MODEL.onnx", help="model file to write")
+    parser.add_argument(
+        "--tune", action="store_true", help="choose the decoder's parameters on the recipe's validation images"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     train_half()
     from nuxel.training.export import export_run
 
-    card = export_run(options.run_folder, options.out)
+    card = export_run(options.run_folder, options.out, tune=options.tune)
     print(
         f"{options.out}: {card.title}, {options.out.stat().st_size / 1e6:.1f} MB, reach {card.reach} pixels"
     )
+    if options.tune:
+        chosen = ", ".join(f"{name} {value}" for name, value in card.decoder_rule.items())
+        print(f"decoder: {chosen}; mAP on the validation images {card.scores['val mAP']:.3f}")
     return 0

@@ -30,6 +30,22 @@ class UpBlock(nn.Module):
         joined: Tensor = self.refine(self.join(enlarged + self.skip(skip)))
         return joined
 
+    @torch.no_grad()
+    def fold_norm(self) -> None:
+        """Let the two convolutions do the normalisation of their sum, in place, for evaluation only.
+
+        An exporter folds a normalisation into the one convolution before it, but not into two.
+        """
+        norm = self.join[0]
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        for conv in (self.coarse, self.skip):
+            conv.weight.mul_(factor.view(-1, 1, 1, 1))
+        self.skip.bias = nn.Parameter(norm.bias - norm.running_mean * factor)
+        self.join[0] = nn.Identity()
+
 
 class ConcatUpBlock(nn.Module):
     """The U-Net's own block: a transposed convolution, the skip beside it, two 3 x 3 convolutions.

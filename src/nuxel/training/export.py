@@ -16,12 +16,16 @@ from pathlib import Path
 import onnx
 import torch
 
+from nuxel.data.dataset import find_annotated
 from nuxel.errors import NuxelError, UsageError
 from nuxel.export.atomic import replacing
+from nuxel.nn.multihead_unet import UpBlock
 from nuxel.predict.card import METADATA_KEY, ModelCard
+from nuxel.predict.model import Model
 from nuxel.training.graph import fold_padding
 from nuxel.training.module import TrainingModule
 from nuxel.training.recipe import make_recipe
+from nuxel.training.tune import tune_decoder
 
 _OPSET = 17
 
@@ -56,13 +60,39 @@ def load_run(run: Path) -> TrainingModule:
     return module.eval()
 
 
-def export_run(run: Path, out: Path, scores: Mapping[str, float] | None = None) -> ModelCard:
-    """Write the model of a run to ``out`` and return its card, which also records ``scores``."""
-    return export_module(load_run(run), out, scores)
+def export_run(run: Path, out: Path, *, tune: bool = False) -> ModelCard:
+    """Write the model of a run to ``out`` and return its card.
+
+    With ``tune`` the decoder's parameters are chosen on the recipe's validation images (see
+    :mod:`nuxel.training.tune`), and the card records their score.
+
+    Raises
+    ------
+    UsageError
+        If the run has no finished epoch, or there is nothing to tune on.
+    NuxelError
+        If the checkpoint, the validation images or ``out`` cannot be used.
+    """
+    module = load_run(run)
+    annotated = [item for source in module.recipe.data.val for item in find_annotated(source)] if tune else []
+    if tune and not annotated:
+        raise UsageError(f"{run}: its recipe names no [[data.val]] images to choose the decoder's parameters on")
+    card = export_module(module, out)
+    if not tune:
+        return card
+    rule, score = tune_decoder(Model(out), annotated)
+    card = dataclasses.replace(card, decoder_rule=dataclasses.asdict(rule), scores={"val mAP": round(score, 4)})
+    graph = onnx.load(out)
+    for entry in graph.metadata_props:
+        if entry.key == METADATA_KEY:
+            entry.value = card.to_json()
+    with replacing(out) as part:
+        part.write_bytes(graph.SerializeToString())
+    return card
 
 
 def export_module(module: TrainingModule, out: Path, scores: Mapping[str, float] | None = None) -> ModelCard:
-    """Write a trained module as ONNX with its card in the metadata."""
+    """Write a trained module as ONNX with its card, which also records ``scores``, in the metadata."""
     card = dataclasses.replace(module.card, scores=dict(scores or {}))
     graph = _graph(module, card.stride)
     entry = graph.metadata_props.add()
@@ -84,6 +114,9 @@ def _graph(module: TrainingModule, stride: int) -> onnx.ModelProto:
     """
     # A parameter's memory layout is no part of the model; the exporter wants it contiguous.
     exported = copy.deepcopy(module).eval().to(memory_format=torch.contiguous_format)
+    for part in exported.modules():
+        if isinstance(part, UpBlock):
+            part.fold_norm()
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
     quiet.setLevel(logging.ERROR)
