@@ -1,14 +1,17 @@
-"""The default system: a U-Net with three heads on a pretrained encoder, decoded by watershed.
+"""The multi-head U-Net family, of which the default system is a member: encoder, decoder, heads and losses to choose.
 
-Source: "Nuclei detection based on Fully Convolutional Networks" (multi-head U-Net paper), sections 5.2, 5.3 and 5.5.
+Source: "Nuclei detection based on Fully Convolutional Networks" (multi-head U-Net paper), sections 5.2 to 5.5.
 Beyond the paper: where the pixel's nucleus has its centre, by which pixels vote for nuclei, and the logarithm of
-the nucleus' diameter, from which prediction chooses its scale.
-No operation looks further than its receptive field, so the answer cannot depend on how an image is tiled.
+the nucleus' diameter, from which prediction chooses its scale; and the decoder that adds instead of concatenating.
+No operation of the default looks further than its receptive field, so its answer cannot depend on how an image
+is tiled.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,15 +19,39 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nuxel.data.targets import TargetRule, multihead_targets
-from nuxel.decode.watershed import WatershedRule
-from nuxel.errors import UsageError
-from nuxel.losses.segmentation import cross_entropy, masked_smooth_l1, soft_dice
-from nuxel.nn.encoder import Encoder, load_imagenet_weights
-from nuxel.nn.multihead_unet import SubpixelHead, UNetDecoder
+from nuxel.decode.clumps import ClumpRule
+from nuxel.errors import NuxelError, UsageError
+from nuxel.losses.segmentation import cross_entropy, masked_smooth_l1, soft_dice, weighted_cross_entropy
+from nuxel.nn.blocks import ACTIVATIONS, INITIALISERS, PADDINGS, ConvStyle, initialise
+from nuxel.nn.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, load_imagenet_weights
+from nuxel.nn.inception_se import InceptionSEUpBlock
+from nuxel.nn.multihead_unet import ConcatUpBlock, SubpixelHead, UNetDecoder, UpBlock
+from nuxel.nn.plain_encoder import PlainEncoder
 
-MAPS = ("nucleus", "shrunk", "touching", "offset_y", "offset_x", "log_diameter")
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
+HEADS = {
+    "nucleus": ("nucleus",),
+    "shrunk": ("shrunk",),
+    "touching": ("touching",),
+    "offset": ("offset_y", "offset_x"),
+    "log_diameter": ("log_diameter",),
+}
+"""The heads, and the maps of each."""
+
+MASKS = ("nucleus", "shrunk", "touching")
+"""The heads whose map is a probability; their maps come first."""
+
+MAPS = tuple(name for maps in HEADS.values() for name in maps)
+"""All maps, in the order in which targets are drawn."""
+
+MASK_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "cross_entropy": cross_entropy,
+    "weighted_cross_entropy": weighted_cross_entropy,
+    "soft_dice": soft_dice,
+}
+
+_DECODERS = ("additive", "concat", "inception_se")
+_PLAIN = "plain"
+_INITIALISATION_OF = {"relu": "pytorch", "elu": "he", "selu": "lecun"}
 
 
 @dataclass(frozen=True)
@@ -32,60 +59,212 @@ class NetworkConfig:
     """Parameters
     ----------
     encoder
-        A timm model name.
+        A timm model name, or ``"plain"`` for the plain U-Net's (section 5.2.1).
     weights
-        ``"imagenet"``, ``"none"`` (from scratch) or the path of a local weights file.
+        ``"imagenet"``, ``"none"`` (from scratch) or the path of a local weights file; ``"none"`` for a plain encoder.
     depth
-        Encoder levels; the coarsest has stride ``2 ** depth``.
+        Times that the encoder halves the size; the coarsest map has stride ``2 ** depth``.
+    encoder_widths
+        Of a plain encoder: channels of its ``depth + 1`` levels, fine to coarse. A timm encoder has its own.
+    decoder
+        ``"additive"`` (ours), ``"concat"`` (the U-Net's own, 5.2.1) or ``"inception_se"`` (5.2.3 and figure 3).
     widths
-        Channels of the decoder's blocks, coarse to fine; one fewer than ``depth``.
+        Channels of the decoder's ``depth`` blocks, coarse to fine. The additive decoder of a timm encoder has
+        one fewer: it ends at half the image's size. Multiples of 4 for ``"inception_se"``.
+    reduction
+        Of ``"inception_se"``: r, by which squeeze-and-excitation narrows its hidden layer.
+    activation
+        ``"relu"``, ``"elu"`` or ``"selu"`` (5.4). A timm encoder keeps its own.
+    padding
+        ``"zero"`` or ``"mirror"`` around the maps of our own convolutions. A timm encoder pads with zeros.
+    initialisation
+        Of our own convolutions: ``"pytorch"``, ``"xavier"``, ``"he"`` or ``"lecun"``; ``"auto"`` is Xavier for
+        a network with a plain encoder (5.2.1), and else what suits the activation: PyTorch's own for ReLU, He
+        for ELU, LeCun for SELU.
+    heads
+        What the network predicts, of ``"nucleus"`` (always there), ``"shrunk"``, ``"touching"``, ``"offset"`` and
+        ``"log_diameter"``. Their order is that, whatever the order here.
     """
 
     encoder: str = "tf_efficientnet_lite0"
     weights: str = "imagenet"
     depth: int = 4
+    encoder_widths: tuple[int, ...] = ()
+    decoder: str = "additive"
     widths: tuple[int, ...] = (160, 96, 64)
+    reduction: int = 16
+    activation: str = "relu"
+    padding: str = "zero"
+    initialisation: str = "auto"
+    heads: tuple[str, ...] = tuple(HEADS)
 
     def __post_init__(self) -> None:
-        if self.depth < 2 or len(self.widths) != self.depth - 1 or min(self.widths) < 1:
+        _one_of("decoder", self.decoder, _DECODERS)
+        _one_of("activation", self.activation, tuple(ACTIVATIONS))
+        _one_of("padding", self.padding, tuple(PADDINGS))
+        _one_of("initialisation", self.initialisation, ("auto", "pytorch", *INITIALISERS))
+        for head in self.heads:
+            _one_of("each of heads", head, tuple(HEADS))
+        if "nucleus" not in self.heads or len(set(self.heads)) < len(self.heads):
+            raise UsageError(f"heads must hold nucleus, and each head once, got {list(self.heads)}")
+        if self.reduction < 1:
+            raise UsageError(f"reduction must be at least 1, got {self.reduction}")
+        blocks = self.depth - 1 if self.ends_at_half else self.depth
+        if self.depth < 2 or len(self.widths) != blocks or min(self.widths) < 1:
+            number = (
+                "one positive width fewer than its depth" if self.ends_at_half else "as many positive widths"
+            )
             raise UsageError(
-                f"a U-Net has a depth of at least 2 and one positive width fewer than its depth, "
+                f"a U-Net with this encoder and the {self.decoder} decoder has a depth of at least 2 and {number}, "
                 f"got depth {self.depth} and widths {list(self.widths)}"
             )
+        if self.decoder == "inception_se" and any(width % 4 for width in self.widths):
+            raise UsageError(
+                f"widths of the inception_se decoder must be multiples of 4, got {list(self.widths)}"
+            )
+        if self.is_plain:
+            self._check_plain()
+        elif self.encoder_widths:
+            raise UsageError(
+                f"encoder_widths are for encoder = 'plain'; {self.encoder} has widths of its own"
+            )
+
+    def _check_plain(self) -> None:
+        if self.weights != "none":
+            raise UsageError("there are no weights for the plain encoder; set weights = 'none'")
+        if len(self.encoder_widths) != self.depth + 1 or min(self.encoder_widths) < 1:
+            raise UsageError(
+                f"a plain encoder of depth {self.depth} needs encoder_widths of {self.depth + 1} positive numbers, "
+                f"fine to coarse, such as {[64 << level for level in range(self.depth + 1)]}; "
+                f"got {list(self.encoder_widths)}"
+            )
+
+    @property
+    def is_plain(self) -> bool:
+        return self.encoder == _PLAIN
+
+    @property
+    def ends_at_half(self) -> bool:
+        """Whether the decoder ends at stride 2 and the head enlarges: the cheapest, and what the default does."""
+        return self.decoder == "additive" and not self.is_plain
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """Names of the output maps, in order."""
+        return tuple(name for head, maps in HEADS.items() if head in self.heads for name in maps)
+
+
+def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise UsageError(f"{key} must be one of {', '.join(known)}, got {value!r}")
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the maps in the loss: cross-entropy + soft Dice for the masks, smooth L1 for offset and diameter."""
+    """Losses of the masks, and weights of the heads in the sum; those of heads that are not there are not used.
 
+    Parameters
+    ----------
+    masks
+        Loss of the nucleus, shrunk and touching maps: ``"cross_entropy"``, ``"weighted_cross_entropy"``,
+        ``"soft_dice"``, or a sum of them, such as ``"cross_entropy+soft_dice"`` (section 5.5).
+    by_head
+        The same for single masks, by the name of the head.
+    nucleus, shrunk, touching, offset, log_diameter
+        Weights. Offset and diameter have smooth L1 as their loss.
+    """
+
+    masks: str = "cross_entropy+soft_dice"
+    by_head: dict[str, str] = field(default_factory=dict)
     nucleus: float = 1.0
     shrunk: float = 1.0
     touching: float = 1.0
     offset: float = 2.0
     log_diameter: float = 0.3
 
+    def __post_init__(self) -> None:
+        for head in self.by_head:
+            _one_of("each key of by_head", head, MASKS)
+        for text in (self.masks, *self.by_head.values()):
+            terms = _terms(text)
+            for term in terms:
+                _one_of("each loss of a mask", term, tuple(MASK_LOSSES))
+            if len(set(terms)) < len(terms):
+                raise UsageError(f"a loss of a mask adds each term once, got {text!r}")
+
+    def terms(self, head: str) -> tuple[str, ...]:
+        """Names of the losses whose sum is the loss of a mask."""
+        return _terms(self.by_head.get(head, self.masks))
+
+
+def _terms(text: str) -> tuple[str, ...]:
+    return tuple(term.strip() for term in text.split("+"))
+
 
 class MultiheadUNetNetwork(nn.Module):
-    """``(N, 3, H, W)`` in ``[0, 1]``, sides multiples of ``stride`` -> ``(N, 6, H, W)``, the maps of ``MAPS``; masks as logits."""
+    """``(N, 3, H, W)`` in ``[0, 1]``, sides multiples of ``stride`` -> ``(N, K, H, W)``: the maps, masks as logits.
+
+    Raises
+    ------
+    NuxelError
+        In training, if batch normalisation is left with a single value a channel.
+    """
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.encoder = Encoder(config.encoder, config.depth)
-        if config.weights != "none":
-            path = None if config.weights == "imagenet" else config.weights
-            load_imagenet_weights(self.encoder, config.encoder, path)
-        self.decoder = UNetDecoder(self.encoder.channels, config.widths)
-        self.head = SubpixelHead(self.decoder.channels, len(MAPS))
+        style = ConvStyle(config.activation, config.padding)
+        self.encoder: Encoder | PlainEncoder
+        mean: tuple[float, ...] = IMAGENET_MEAN
+        std: tuple[float, ...] = IMAGENET_STD
+        if config.is_plain:
+            self.encoder = PlainEncoder(config.encoder_widths, style)
+        else:
+            self.encoder = Encoder(config.encoder, config.depth)
+            mean, std = self.encoder.mean, self.encoder.std
+            if config.weights != "none":
+                path = None if config.weights == "imagenet" else config.weights
+                load_imagenet_weights(self.encoder, config.encoder, path)
+        self.decoder = UNetDecoder(self.encoder.channels, config.widths, _up_block(config, style))
+        maps = len(config.maps)
+        self.head: nn.Module = (
+            SubpixelHead(self.decoder.channels, maps)
+            if config.ends_at_half
+            else nn.Conv2d(self.decoder.channels, maps, 1)
+        )
+        _initialise(self, config)
         self.stride = 2**config.depth
-        self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        maps: Tensor = self.head(self.decoder(self.encoder((images - self.mean) / self.std)))
+        try:
+            maps: Tensor = self.head(self.decoder(self.encoder((images - self.mean) / self.std)))
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise NuxelError(
+                f"batch normalisation cannot learn from one value a channel, which is what a batch of {len(images)} of "
+                f"{images.shape[2]} x {images.shape[3]} pixels leaves of this network; train with a batch of at least 2"
+            ) from None
         return maps
+
+
+def _up_block(config: NetworkConfig, style: ConvStyle) -> Callable[[int, int, int], nn.Module]:
+    if config.decoder == "inception_se":
+        return partial(InceptionSEUpBlock, reduction=config.reduction, style=style)
+    return partial(UpBlock if config.decoder == "additive" else ConcatUpBlock, style=style)
+
+
+def _initialise(network: MultiheadUNetNetwork, config: NetworkConfig) -> None:
+    scheme = config.initialisation
+    if scheme == "auto":
+        scheme = "xavier" if config.is_plain else _INITIALISATION_OF[config.activation]
+    for part in (network.encoder, network.decoder, network.head):
+        if not isinstance(part, Encoder):
+            initialise(part, scheme)
 
 
 @dataclass(frozen=True)
@@ -95,13 +274,25 @@ class MultiheadUNet:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     targets: TargetRule = field(default_factory=TargetRule)
     loss: LossConfig = field(default_factory=LossConfig)
-    decoder_rule: WatershedRule = field(default_factory=WatershedRule)
+    decoder_rule: ClumpRule = field(default_factory=ClumpRule)
 
     name = "multihead_unet"
-    decoder = "watershed"
-    context = "local"
-    maps = MAPS
+    decoder = "clumps"
     diameters = (10.0, 44.0)
+
+    def __post_init__(self) -> None:
+        for head in self.loss.by_head:
+            _one_of("each key of by_head of the loss", head, self.masks)
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """Names of the output maps, in order."""
+        return self.network.maps
+
+    @property
+    def masks(self) -> tuple[str, ...]:
+        """Names of the maps that are probabilities; they come first."""
+        return tuple(name for name in self.maps if name in MASKS)
 
     @property
     def stride(self) -> int:
@@ -112,28 +303,41 @@ class MultiheadUNet:
         return MultiheadUNetNetwork(self.network)
 
     def draw_targets(self, labels: NDArray[np.int32]) -> NDArray[np.float32]:
-        return multihead_targets(labels, self.targets)
+        """``(H, W)`` labels -> the target of each map, ``(K, H, W)`` float32."""
+        drawn = multihead_targets(labels, self.targets)
+        return drawn if self.maps == MAPS else drawn[[MAPS.index(name) for name in self.maps]]
 
     def compute_loss(self, outputs: Tensor, targets: Tensor, annotated: Tensor) -> dict[str, Tensor]:
-        """The weighted losses by name, and their sum under ``loss``."""
-        logits, drawn = outputs[:, :3], targets[:, :3]
-        masks = cross_entropy(logits, drawn, annotated) + soft_dice(logits, drawn, annotated)
-        inside = targets[:, :1] * annotated
-        offset = masked_smooth_l1(outputs[:, 3:5], targets[:, 3:5], inside, beta=0.1)
-        size = masked_smooth_l1(outputs[:, 5:], targets[:, 5:], inside, beta=0.25)
-        weights = self.loss
-        parts = {
-            "nucleus": weights.nucleus * masks[0],
-            "shrunk": weights.shrunk * masks[1],
-            "touching": weights.touching * masks[2],
-            "offset": weights.offset * offset,
-            "log_diameter": weights.log_diameter * size,
+        """The weighted losses by the name of the head, and their sum under ``loss``.
+
+        ``outputs`` and ``targets`` are ``(N, K, H, W)`` in the order of the maps, ``annotated`` ``(N, 1, H,
+        W)`` in {0, 1}.
+        """
+        count = len(self.masks)
+        terms = {head: self.loss.terms(head) for head in self.masks}
+        values = {
+            term: MASK_LOSSES[term](outputs[:, :count], targets[:, :count], annotated)
+            for term in dict.fromkeys(term for of_head in terms.values() for term in of_head)
         }
+        parts = {
+            head: getattr(self.loss, head) * torch.stack([values[term][index] for term in terms[head]]).sum()
+            for index, head in enumerate(self.masks)
+        }
+        inside = targets[:, :1] * annotated
+        for head, beta in (("offset", 0.1), ("log_diameter", 0.25)):
+            if head in self.network.heads:
+                first = self.maps.index(HEADS[head][0])
+                of_head = slice(first, first + len(HEADS[head]))
+                parts[head] = getattr(self.loss, head) * masked_smooth_l1(
+                    outputs[:, of_head], targets[:, of_head], inside, beta
+                )
         return {**parts, "loss": torch.stack(list(parts.values())).sum()}
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """What the exported graph returns: the masks as probabilities, the other maps as they are."""
-        return torch.cat([torch.sigmoid(outputs[:, :3]), outputs[:, 3:]], 1)
+        count = len(self.masks)
+        masks = torch.sigmoid(outputs[:, :count])
+        return masks if count == len(self.maps) else torch.cat([masks, outputs[:, count:]], 1)
 
     def parameter_groups(self, network: nn.Module) -> dict[str, list[nn.Parameter]]:
         """Parameters by the part of the recipe that sets their learning rate."""

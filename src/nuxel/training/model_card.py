@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nuxel import __version__
 from nuxel.errors import NuxelError
@@ -19,8 +19,19 @@ INPUT = "uint8 RGB stretched over the whole image's percentiles, divided by 255,
 
 
 def make_card(recipe: Recipe, network: Any, scores: Mapping[str, float] | None = None) -> ModelCard:
-    """Everything that predicting with ``network`` needs to know."""
+    """Everything that predicting with ``network`` needs to know.
+
+    Whether the network is local or global is found from the network itself. The answer of a global one, such as
+    one with squeeze-and-excitation, depends on the window: it runs at the size that it was trained at,
+    ``window``, and has no reach.
+
+    Raises
+    ------
+    NuxelError
+        If the network is local and yet looks too far to be tiled.
+    """
     system, about = recipe.system, recipe.about
+    reach = measure_reach(network, network.stride)
     return ModelCard(
         title=about.title or system.name,
         system=system.name,
@@ -28,8 +39,9 @@ def make_card(recipe: Recipe, network: Any, scores: Mapping[str, float] | None =
         decoder_rule=asdict(system.decoder_rule),
         maps=system.maps,
         stride=network.stride,
-        reach=measure_reach(network, network.stride),
-        context=system.context,
+        reach=reach or 0,
+        context="global" if reach is None else "local",
+        window=recipe.schedule.crop if reach is None else None,
         diameters=system.diameters,
         input=INPUT,
         training_data=about.training_data,
@@ -39,21 +51,22 @@ def make_card(recipe: Recipe, network: Any, scores: Mapping[str, float] | None =
     )
 
 
-def measure_reach(network: nn.Module, stride: int) -> int:
+def measure_reach(network: nn.Module, stride: int) -> int | None:
     """How far the network looks, in pixels: the greatest distance of an input pixel from a block of ``stride`` x
     ``stride`` output pixels (aligned with the strides, as tiles are) that depends on it.
 
-    Found from the gradient of a copy whose weights are all positive, so that no path can cancel another.
+    Found from the gradient of a copy whose weights are all positive, so that no path can cancel another. None
+    if it looks at the whole, however large: if one end of an image of 64 strides depends on the other.
 
     Raises
     ------
     NuxelError
-        If the network looks at the whole of an image of 64 strides.
+        If the network looks further than 32 strides without looking at the whole.
     """
     probe = copy.deepcopy(network).double().cpu().eval()
     with torch.no_grad():
         for part in probe.modules():
-            if isinstance(part, nn.Conv2d):
+            if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
                 part.weight.fill_(
                     0.5 / part.weight[0].numel()
                 )  # small, so that no clipped activation saturates
@@ -63,23 +76,55 @@ def measure_reach(network: nn.Module, stride: int) -> int:
                 part.reset_running_stats()
                 nn.init.ones_(part.weight)
                 nn.init.zeros_(part.bias)
-    return max(_reach_along(probe, stride, axis) for axis in (2, 3))
+            if isinstance(part, nn.MaxPool2d):
+                part.register_forward_hook(_mean_instead)
+    reach = 0
+    for axis in (2, 3):
+        along = _reach_along(probe, stride, axis)
+        if along is None:
+            return None
+        reach = max(reach, along)
+    return reach
 
 
-def _reach_along(probe: nn.Module, stride: int, axis: int) -> int:
+def _mean_instead(pool: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    """The mean over the windows of a max pooling: where all are equal, the maximum has a gradient in one pixel only."""
+    assert isinstance(pool, nn.MaxPool2d)
+    (image,) = inputs
+    kernel = [d * (k - 1) + 1 for k, d in zip(_pair(pool.kernel_size), _pair(pool.dilation), strict=True)]
+    step, padding = _pair(pool.stride), []
+    for axis in (1, 0):  # torch's order: columns first
+        total = (output.shape[2 + axis] - 1) * step[axis] + kernel[axis] - image.shape[2 + axis]
+        first = max(_pair(pool.padding)[axis], total // 2)
+        padding += [first, total - first]
+    return nn.functional.avg_pool2d(nn.functional.pad(image, padding), kernel, step)
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (value, value) if isinstance(value, int) else value
+
+
+def _reach_along(probe: nn.Module, stride: int, axis: int) -> int | None:
     """The reach along one axis, found on a narrow image: one stride wide, long enough to hold the reach."""
     length = 64 * stride
-    shape = [1, 3, stride, stride]
-    shape[axis] = length
-    image = torch.ones(shape, dtype=torch.float64, requires_grad=True)
     first, after = length // 2, length // 2 + stride
+    seen = _seen(probe, stride, axis, slice(first, after))
+    if seen[0] > 0 and seen[-1] < length - 1:
+        return max(first - seen[0], seen[-1] - after + 1)
+    if _seen(probe, stride, axis, slice(0, stride))[-1] == length - 1:
+        return None
+    raise NuxelError(
+        f"the network looks further than {first} pixels, too far for tiles: choose a shallower encoder, or less depth"
+    )
+
+
+def _seen(probe: nn.Module, stride: int, axis: int, block: slice) -> list[int]:
+    """Rows (columns) of an image of 64 strides on which the rows (columns) ``block`` of the answer depend."""
+    shape = [1, 3, stride, stride]
+    shape[axis] = 64 * stride
+    image = torch.ones(shape, dtype=torch.float64, requires_grad=True)
     with torch.enable_grad():
-        answer = probe(image).movedim(axis, 0)[first:after].sum()
+        answer = probe(image).movedim(axis, 0)[block].sum()
     (gradient,) = torch.autograd.grad(answer, image)
     seen = torch.nonzero(gradient.abs().movedim(axis, 0).flatten(1).sum(1)).flatten()
-    if int(seen[0]) == 0 or int(seen[-1]) == length - 1:
-        raise NuxelError(
-            f"the network looks further than {first} pixels, or at the whole image (as squeeze-and-excitation does): "
-            "its answer would depend on the tiling; choose an encoder without global operations, or less depth"
-        )
-    return max(first - int(seen[0]), int(seen[-1]) - after + 1)
+    return [int(place) for place in seen]
