@@ -5,7 +5,7 @@
 Images are mosaics of real histology images of the test split. Prints Markdown tables; all times are wall-clock seconds,
 the best of the rounds, in one warm process (but for memory and cold start), so let nothing else run beside it.
 *Network* is the time inside the network for the tiles of the image, halo included; *total* is `segment_files`, from
-reading to the last product. The reference network needs the training half.
+reading to the last product, which saves what the stages alone do twice and writes several products at once. The reference network needs the training half.
 """
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ from nuxel.image.resample import ScaledImage
 from nuxel.measure.nuclei import measure_nuclei
 from nuxel.predict.files import Job, segment_files
 from nuxel.predict.model import DEFAULT_MODEL, Model, model_path
-from nuxel.predict.pipeline import Options, decode_maps, run_network, segment_normalised
-from nuxel.predict.scale import choose_scale, estimate_diameter
+from nuxel.predict.pipeline import Options, choose_size, decode_maps, run_network, segment_normalised
 
 STAGES = ("read", "normalise", "size", "network", "tiles", "decode", "measure", "export")
 REFERENCE_SIDE = 1024
@@ -104,11 +103,11 @@ def time_stages(path: Path, model: Model, out: Path) -> tuple[dict[str, float], 
     with stage("normalise"):
         display = normalise(image.pixels)
     with stage("size"):
-        size = choose_scale(estimate_diameter(display, model, model.card.stride), model.card.diameters)
+        size = choose_size(display, model, Options())
     timed = TimedModel(model)
     with stage("tiles"):
         view = ScaledImage(display, size.scale)
-        maps = run_network(view, timed)
+        maps = run_network(view, timed, Options())
     seconds["network"] = timed.seconds
     seconds["tiles"] -= timed.seconds
     with stage("decode"):
