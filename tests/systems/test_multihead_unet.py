@@ -329,11 +329,15 @@ class TestSystem:
         first = self.system.compute_loss(outputs, targets, annotated)["loss"]
         assert torch.equal(first, self.system.compute_loss(garbled, targets, annotated)["loss"])
 
-    def test_probabilities_are_three_sigmoids_and_the_rest_as_it_is(self) -> None:
+    def test_probabilities_are_three_sigmoids_and_the_diameter_as_it_is(self) -> None:
+        """The offsets only teach: they are learned, and not predicted."""
         outputs = torch.randn(1, 6, 2, 2)
         found = self.system.probabilities(outputs)
+        assert found.shape == (1, 4, 2, 2)
         assert torch.equal(found[:, :3], outputs[:, :3].sigmoid())
-        assert torch.equal(found[:, 3:], outputs[:, 3:])
+        assert torch.equal(found[:, 3], outputs[:, 5])
+        assert self.system.learned == MAPS
+        assert self.system.maps == ("nucleus", "shrunk", "touching", "log_diameter")
 
     def test_every_parameter_is_in_one_group(self, network: MultiheadUNetNetwork) -> None:
         groups = self.system.parameter_groups(network)
@@ -377,7 +381,8 @@ class TestHeads:
     def test_everything_follows_from_the_heads(self, heads: tuple[str, ...], maps: tuple[int, ...]) -> None:
         """Targets, losses and probabilities are those of the whole system, restricted."""
         system, whole = self.system(*heads), MultiheadUNet(SMALL)
-        assert system.maps == tuple(MAPS[m] for m in maps)
+        assert system.learned == tuple(MAPS[m] for m in maps)
+        assert system.maps == tuple(MAPS[m] for m in maps if m not in (3, 4))
         drawn = whole.draw_targets(self.labels())
         assert np.array_equal(system.draw_targets(self.labels()), drawn[list(maps)])
         torch.manual_seed(0)
@@ -388,7 +393,8 @@ class TestHeads:
         assert set(found) == {*heads, "loss"}
         assert all(found[head].item() == pytest.approx(of_all[head].item()) for head in heads)
         assert found["loss"].item() == pytest.approx(sum(found[head].item() for head in heads))
-        assert torch.equal(system.probabilities(outputs[:, maps]), whole.probabilities(outputs)[:, maps])
+        kept = [whole.maps.index(name) for name in system.maps]
+        assert torch.equal(system.probabilities(outputs[:, maps]), whole.probabilities(outputs)[:, kept])
 
     def test_the_network_has_a_map_for_each(self) -> None:
         built = self.system("nucleus", "offset").build()

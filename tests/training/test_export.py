@@ -132,7 +132,7 @@ class TestCard:
         card = model.card
         assert (card.title, card.licence, card.training_data) == ("thirty steps", "CC0", "drawn discs")
         assert (card.system, card.decoder, card.context) == ("multihead_unet", "clumps", "local")
-        assert card.maps == ("nucleus", "shrunk", "touching", "offset_y", "offset_x", "log_diameter")
+        assert card.maps == ("nucleus", "shrunk", "touching", "log_diameter")
         assert card.decoder_rule["threshold"] == 0.45
         assert card.stride == 16
         assert card.reach == 217

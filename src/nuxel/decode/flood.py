@@ -85,5 +85,8 @@ def _wait(
     waiting: dict[int, list[NDArray[np.intp]]], pixels: NDArray[np.intp], levels: NDArray[np.int16]
 ) -> None:
     """Queue pixels for the time when the flood has risen to their level."""
-    for level in np.unique(levels):
-        waiting[int(level)].append(pixels[levels == level])
+    if not levels.size:
+        return
+    lowest = int(levels.min())
+    for above in np.flatnonzero(np.bincount(levels - lowest)):
+        waiting[lowest + int(above)].append(pixels[levels == lowest + above])

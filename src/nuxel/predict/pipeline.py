@@ -19,8 +19,8 @@ from nuxel.predict.scale import Size, choose_scale, estimate_diameter
 from nuxel.tiling.grid import Box, Tile, fit_tile, plan_tiles, plan_windows
 from nuxel.tiling.stitch import stitch
 
-LARGEST_WINDOW = 2048 * 2048
-"""Pixels that the network sees at once unless a tile size is given; it needs about 200 bytes for each."""
+LARGEST_WINDOW = 1824 * 1824
+"""Pixels that the network sees at once unless a tile size is given; it needs about 270 bytes for each."""
 
 
 @dataclass(frozen=True)
@@ -169,15 +169,17 @@ def decode_maps(
             rule, min_area=round(rule.min_area * area), min_marker_area=round(rule.min_marker_area * area)
         )
     nuclei = decode_clumps(maps, rule)
-    return _at_least(resize_labels(nuclei.labels, shape), nuclei.scores, options.min_area or 1)
+    return _at_least(nuclei, resize_labels(nuclei.labels, shape), options.min_area or 1)
 
 
-def _at_least(labels: NDArray[np.int32], scores: NDArray[np.float32], min_area: int) -> Instances:
+def _at_least(nuclei: Instances, labels: NDArray[np.int32], min_area: int) -> Instances:
     """The nuclei that have ``min_area`` pixels left, renumbered."""
-    areas = np.bincount(labels.ravel(), minlength=len(scores) + 1)
+    if min_area <= 1 and labels is nuclei.labels:  # nothing can have gone
+        return nuclei
+    areas = np.bincount(labels.ravel(), minlength=len(nuclei) + 1)
     kept = areas >= max(1, min_area)
     kept[0] = False
     if kept[1:].all():
-        return Instances(labels, scores)
+        return Instances(labels, nuclei.scores)
     number = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
-    return Instances(number[labels], scores[kept[1:]])
+    return Instances(number[labels], nuclei.scores[kept[1:]])

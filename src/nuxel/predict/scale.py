@@ -21,7 +21,9 @@ _LEAST_SIDE = 16
 _LEAST_EVIDENCE = 20
 _WINDOW = 256
 _WINDOWS = 2
-_WHOLE = 512 * 512  # pixels up to which all of a view is looked at
+_WHOLE = (
+    512 * 512
+)  # pixels of an image of which all is looked at, in the view that may serve for its nuclei too
 _USUAL_UM = 8.0
 _PLAUSIBLE_UM = (2.5, 60.0)
 _LARGEST_SCALE = 4.0
@@ -113,7 +115,8 @@ def _windows(view: ScaledImage, card: ModelCard) -> list[Box]:
     """The whole view if it is small, else the windows in which the picture varies most."""
     stride = card.stride
     height, width = (max(card.window or 0, -(-side // stride) * stride) for side in view.shape)
-    if card.window is None and height * width <= _WHOLE:
+    whole = _WHOLE if view.shape == view.full_shape else _WINDOWS * _WINDOW**2
+    if card.window is None and height * width <= whole:
         return [(0, 0, height, width)]
     side = card.window or _WINDOW
     tall, wide = min(side, height), min(side, width)

@@ -285,9 +285,17 @@ class MultiheadUNet:
             _one_of("each key of by_head of the loss", head, self.masks)
 
     @property
-    def maps(self) -> tuple[str, ...]:
-        """Names of the output maps, in order."""
+    def learned(self) -> tuple[str, ...]:
+        """Names of the maps that the network learns, in order."""
         return self.network.maps
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """Names of the maps that predicting needs, in order: all but the offsets, which only teach.
+
+        Pixels that vote for the centre of their nucleus found no better markers than the masks do.
+        """
+        return tuple(name for name in self.learned if name not in HEADS["offset"])
 
     @property
     def masks(self) -> tuple[str, ...]:
@@ -305,13 +313,13 @@ class MultiheadUNet:
     def draw_targets(self, labels: NDArray[np.int32]) -> NDArray[np.float32]:
         """``(H, W)`` labels -> the target of each map, ``(K, H, W)`` float32."""
         drawn = multihead_targets(labels, self.targets)
-        return drawn if self.maps == MAPS else drawn[[MAPS.index(name) for name in self.maps]]
+        return drawn if self.learned == MAPS else drawn[[MAPS.index(name) for name in self.learned]]
 
     def compute_loss(self, outputs: Tensor, targets: Tensor, annotated: Tensor) -> dict[str, Tensor]:
         """The weighted losses by the name of the head, and their sum under ``loss``.
 
-        ``outputs`` and ``targets`` are ``(N, K, H, W)`` in the order of the maps, ``annotated`` ``(N, 1, H,
-        W)`` in {0, 1}.
+        ``outputs`` and ``targets`` are ``(N, K, H, W)`` in the order of the maps that are learned, ``annotated``
+        ``(N, 1, H, W)`` in {0, 1}.
         """
         count = len(self.masks)
         terms = {head: self.loss.terms(head) for head in self.masks}
@@ -326,7 +334,7 @@ class MultiheadUNet:
         inside = targets[:, :1] * annotated
         for head, beta in (("offset", 0.1), ("log_diameter", 0.25)):
             if head in self.network.heads:
-                first = self.maps.index(HEADS[head][0])
+                first = self.learned.index(HEADS[head][0])
                 of_head = slice(first, first + len(HEADS[head]))
                 parts[head] = getattr(self.loss, head) * masked_smooth_l1(
                     outputs[:, of_head], targets[:, of_head], inside, beta
@@ -334,10 +342,13 @@ class MultiheadUNet:
         return {**parts, "loss": torch.stack(list(parts.values())).sum()}
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """What the exported graph returns: the masks as probabilities, the other maps as they are."""
+        """What the exported graph returns: of the maps that predicting needs, masks as probabilities, others as they are."""
         count = len(self.masks)
-        masks = torch.sigmoid(outputs[:, :count])
-        return masks if count == len(self.maps) else torch.cat([masks, outputs[:, count:]], 1)
+        parts = [torch.sigmoid(outputs[:, :count])]
+        for name in self.maps[count:]:
+            index = self.learned.index(name)
+            parts.append(outputs[:, index : index + 1])
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     def parameter_groups(self, network: nn.Module) -> dict[str, list[nn.Parameter]]:
         """Parameters by the part of the recipe that sets their learning rate."""
