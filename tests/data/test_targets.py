@@ -13,6 +13,7 @@ from nuxel.data.targets import (
     relative_depth,
     touching_borders,
 )
+from nuxel.errors import UsageError
 
 
 def digits(picture):
@@ -29,6 +30,14 @@ def shrunk(labels, shrink):
 
 def test_the_defaults():
     assert TargetRule() == TargetRule(shrink=0.4, touching_width=1)
+
+
+@pytest.mark.parametrize(
+    "given", [{"shrink": 0.0}, {"shrink": 1.0}, {"shrink": float("nan")}, {"touching_width": 0}]
+)
+def test_rules_out_of_range(given):
+    with pytest.raises(UsageError, match=f"{next(iter(given))} must"):
+        TargetRule(**given)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64])

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from nuxel.errors import UsageError
+
 
 @dataclass(frozen=True)
 class TargetRule:
@@ -25,10 +27,21 @@ class TargetRule:
         Share of a nucleus' greatest depth that is cut off all around, in ``(0, 1)``.
     touching_width
         A pixel lies on a touching border if two nuclei are within this many pixels of it (Chebyshev distance).
+
+    Raises
+    ------
+    UsageError
+        If a value is out of its range.
     """
 
     shrink: float = 0.4
     touching_width: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.shrink < 1:
+            raise UsageError(f"shrink must lie between 0 and 1, got {self.shrink}")
+        if self.touching_width < 1:
+            raise UsageError(f"touching_width must be at least 1, got {self.touching_width}")
 
 
 REFERENCE_DIAMETER = 16.0

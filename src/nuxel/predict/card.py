@@ -41,7 +41,7 @@ class ModelCard:
     title: str
     system: str
     decoder: str
-    decoder_rule: Mapping[str, float]
+    decoder_rule: Mapping[str, float | str]
     maps: tuple[str, ...]
     stride: int
     reach: int
