@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from torch.utils.data import Dataset
 
 from nuxel.data.dataset import Annotated, read_annotated
 from nuxel.export.overlay import draw_overlay
 from nuxel.export.png import encode_png
+from nuxel.image.resample import resize_labels
 from nuxel.instances import Instances
 from nuxel.labels.relabel import relabel
 from nuxel.metrics.average_precision import DSB2018_THRESHOLDS, MatchTally
 from nuxel.predict.card import ModelCard
-from nuxel.predict.pipeline import Options, segment_normalised
+from nuxel.predict.pipeline import Options, decode_maps, decoder_rule, look_at
+
+if TYPE_CHECKING:
+    from nuxel.training.module import TrainingModule
 
 Whole = tuple[NDArray[np.uint8], NDArray[np.int32]]
 _PICTURED = 6
+_MEASURED = ("nucleus", "touching")
 
 
 class WholeImages(Dataset[Whole]):
@@ -40,7 +45,7 @@ class WholeImages(Dataset[Whole]):
 class TorchNetwork:
     """A module in training, as the prediction pipeline wants it: windows in, maps out."""
 
-    def __init__(self, module: nn.Module, card: ModelCard) -> None:
+    def __init__(self, module: TrainingModule, card: ModelCard) -> None:
         self.module, self.card = module, card
 
     @torch.no_grad()
@@ -60,19 +65,49 @@ class Validation:
         self.network = network
         self.tally = MatchTally(DSB2018_THRESHOLDS)
         self.pictures: list[NDArray[np.uint8]] = []
+        self.overlaps = {name: np.zeros(2, np.int64) for name in self._names() if name in _MEASURED}
 
     def add(self, image: NDArray[np.uint8], truth: NDArray[np.int32]) -> None:
-        """Segment one image and compare it with its labels."""
-        nuclei = segment_normalised(image, self.network, Options()).nuclei
+        """Segment one image and compare it, and the maps that it was made from, with its labels."""
+        card, options = self.network.card, Options()
+        _, maps = look_at(image, self.network, options)
+        nuclei = decode_maps(maps, image.shape[:2], card, options)
         self.tally.add(truth, nuclei.labels)
+        self._compare(maps, truth)
         if len(self.pictures) < _PICTURED:
             self.pictures.append(_beside(image, nuclei, Instances(np.maximum(relabel(truth), 0))))
 
+    def _names(self) -> tuple[str, ...]:
+        """The maps that the decoder reads, in its order."""
+        return decoder_rule(self.network.card, Options()).maps
+
+    def _compare(self, maps: NDArray[np.uint8], truth: NDArray[np.int32]) -> None:
+        """Count the annotated pixels that map and target share, and those that either has, at the maps' scale."""
+        system = self.network.module.recipe.system
+        labels = resize_labels(truth, (maps.shape[1], maps.shape[2]))
+        targets, annotated = system.draw_targets(labels), labels >= 0
+        for name, values in zip(self._names(), maps, strict=True):
+            if name in self.overlaps:
+                predicted = (values >= 128) & annotated
+                wanted = (targets[system.masks.index(name)] > 0) & annotated
+                self.overlaps[name] += [(predicted & wanted).sum(), (predicted | wanted).sum()]
+
     def scores(self) -> dict[str, float]:
-        """Mean over images of the Data Science Bowl's mAP and of the AP at 0.5."""
+        """Scores by name, each in ``[0, 1]``.
+
+        ``mAP`` and ``AP50`` are means over images, of the Data Science Bowl's mAP and of the AP at 0.5.
+        ``IoU_nucleus`` and ``IoU_touching`` compare the maps of nuclei and of touching borders, cut at 0.5, with their
+        targets, the pixels of all images together (multi-head U-Net paper, figures 5 and 6); a map that the decoder
+        does not read has none, and where neither map nor target has a pixel it is 1.
+        """
+        overlaps = {
+            f"IoU_{name}": int(both) / int(either) if either else 1.0
+            for name, (both, either) in self.overlaps.items()
+        }
         return {
             "mAP": self.tally.mean_average_precision(),
             "AP50": float(self.tally.per_image().average_precision[:, 0].mean()),
+            **overlaps,
         }
 
     def write_picture(self, path: Path) -> None:

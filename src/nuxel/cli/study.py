@@ -1,0 +1,44 @@
+"""``nuxel study FOLDER``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from nuxel.cli.train import train_half
+from nuxel.errors import UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="holds study.toml and the recipes that it names"
+    )
+    parser.add_argument("--budget", default="small", metavar="NAME", help="small (default) or paper")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of the results (default: runs/ and FOLDER's name)"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="seeds a row (default 1); 0 only prints the tables"
+    )
+    parser.add_argument("--only", nargs="+", default=[], metavar="ROW", help="run these rows only")
+    parser.add_argument(
+        "--data", metavar="FOLDER", help="annotated images, in place of the folder that the recipes name"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.seeds < 0:
+        raise UsageError(f"--seeds must not be negative, got {options.seeds}")
+    train_half()
+    from nuxel.training.study import read_study, run_study, write_page
+
+    study = read_study(options.folder, options.budget, options.data)
+    out = options.out or Path("runs") / options.folder.resolve().name
+    failed = run_study(study, out, seeds=options.seeds, only=options.only, tell=_tell)
+    print(write_page(study, out, failed), end="")
+    return 1 if failed else 0
+
+
+def _tell(sentence: str) -> None:
+    print(f"nuxel study: {sentence}", file=sys.stderr, flush=True)
