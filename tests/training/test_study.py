@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -144,6 +145,14 @@ class TestResult:
         assert [sentence.split(":")[0] for sentence in said] == [
             f"{row} (seed 0)" for row in ("first", "second", "turned", "whole", "square")
         ]
+
+    def test_its_name_is_row_seed_and_hash_and_so_are_model_and_run(self, finished) -> None:
+        _, out, _ = finished
+        trained = {f"{row}-seed0-{results(out)[f'{row} 0']['hash']}" for row in ("first", "second")}
+        assert all(re.fullmatch("(first|second)-seed0-[0-9a-f]{12}", name) for name in trained)
+        assert trained <= {path.stem for path in (out / "results").iterdir()}
+        assert trained == {path.stem for path in (out / "models").iterdir()}
+        assert trained == {path.name for path in (out / "runs").iterdir()}
 
     def test_the_budget_applies_to_every_row_after_the_row_s_own_changes(self, finished) -> None:
         found = results(finished[1])

@@ -216,9 +216,7 @@ class Study:
             "evaluation": [row.split, row.tta, row.resize],
         }
         text = json.dumps(decisive, sort_keys=True, default=str)
-        return Job(
-            row, seed, recipe, f"{row.name}-seed{seed}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-        )
+        return Job(row, seed, recipe, hashlib.sha256(text.encode()).hexdigest()[:12])
 
     def chosen(self, only: Sequence[str]) -> list[Row]:
         """The rows of these names and those whose models they use, in the study's order; all if none is named.
