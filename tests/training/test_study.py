@@ -76,7 +76,8 @@ row = [
     {{ name = "first", label = "ReLU", recipe = "tiny.toml" }},
     {{ name = "second", label = "ELU", recipe = "tiny.toml", set = ["network.activation=elu", "schedule.epochs=2"] }},
     {{ name = "turned", label = "ReLU, turned", of = "first", tta = true }},
-    {{ name = "whole", label = "ReLU, whole clumps", of = "first", split = "none" }},
+    {{ name = "whole", label = "ReLU, whole clumps", of = "first", split = "none", tune = true }},
+    {{ name = "walked", label = "ReLU, random walker", of = "first", split = "random_walker" }},
     {{ name = "square", label = "ReLU, 96 x 96", of = "first", resize = 96 }},
 ]
 milestone = [{{ score = "mAP", at = 0.0 }}, {{ score = "IoU_nucleus", at = 1.5 }}]
@@ -140,10 +141,10 @@ class TestResult:
     def test_every_row_has_one(self, finished) -> None:
         _, out, said = finished
         assert set(results(out)) == {
-            "first 0", "second 0", "turned 0", "whole 0", "square 0",
+            "first 0", "second 0", "turned 0", "whole 0", "walked 0", "square 0",
         }  # fmt: skip
         assert [sentence.split(":")[0] for sentence in said] == [
-            f"{row} (seed 0)" for row in ("first", "second", "turned", "whole", "square")
+            f"{row} (seed 0)" for row in ("first", "second", "turned", "whole", "walked", "square")
         ]
 
     def test_its_name_is_row_seed_and_hash_and_so_are_model_and_run(self, finished) -> None:
@@ -163,7 +164,10 @@ class TestResult:
 
     @pytest.mark.parametrize(
         ("row", "options", "split"),
-        [("first", Options(), "watershed"), ("turned", Options(tta=True), "watershed"), ("whole", Options(), "none")],
+        [
+            ("first", Options(), "watershed"), ("turned", Options(tta=True), "watershed"),
+            ("whole", Options(), "none"), ("walked", Options(), "random_walker"),
+        ],
     )  # fmt: skip
     def test_scores_are_those_of_the_model_file(
         self, finished, row: str, options: Options, split: str
@@ -173,8 +177,8 @@ class TestResult:
         model = Model(out / "models" / f"{study.job(study.row('first'), 0).name}.onnx")
         assert result["decoder_rule"]["split"] == split
         if row != "whole":
-            assert model.card.decoder_rule == result["decoder_rule"]
-            assert model.card.scores == result["tuned"]
+            assert {**model.card.decoder_rule, "split": split} == result["decoder_rule"]
+        assert (row == "walked") == (result["tuned"] == {})
         model.card = dataclasses.replace(model.card, decoder_rule=result["decoder_rule"])
         for item, measured in zip(find_annotated(study.file.test), result["images"], strict=True):
             image, truth = read_annotated(item)
@@ -280,7 +284,7 @@ class TestFailure:
         (folder / "broken.toml").write_text(text, encoding="utf-8")
         study, said = read_study(folder, "small"), []
         failed = run_study(study, tmp_path / "out", tell=said.append)
-        assert set(failed) == {f"{row} (seed 0)" for row in ("first", "turned", "whole", "square")}
+        assert set(failed) == {f"{row} (seed 0)" for row in ("first", "turned", "whole", "walked", "square")}
         assert "vgg" in failed["first (seed 0)"]
         assert "the model of row first is missing" in failed["turned (seed 0)"]
         assert all("\n" not in reason for reason in failed.values())
@@ -310,7 +314,7 @@ class TestChosen:
     def test_a_row_brings_the_row_whose_model_it_uses(self, finished) -> None:
         study = finished[0]
         assert [row.name for row in study.chosen(["whole", "second"])] == ["first", "second", "whole"]
-        assert len(study.chosen([])) == 5
+        assert len(study.chosen([])) == 6
 
     def test_seeds_are_added_row_by_row(self, finished, tmp_path: Path, monkeypatch) -> None:
         ran = []
@@ -430,6 +434,7 @@ class TestRefused:
             ('of = "first", tta', 'recipe = "tiny.toml", tta', "row turned trains; split, tta and resize"),
             ("tta = true", 'set = ["seed=3"]', "set is for rows that train"),
             ('split = "none"', 'split = "axe"', "split of row whole must be one of watershed"),
+            ("tta = true", "tune = true", "row turned has no split of its own to tune"),
             ("resize = 96", "resize = 0", "resize of row square must be at least 1, got 0"),
             ('name = "second"', 'name = "first"', "there are two of row first"),
             ('name = "paper"', 'name = "small"', "there are two of budget small"),

@@ -73,7 +73,10 @@ class Row:
     of
         Of a row that only evaluates: the row whose model it uses, with the decoder's parameters that the model has.
     split
-        Divide clumps in this way instead (see :class:`nuxel.decode.clumps.ClumpRule`), with parameters of its own.
+        Divide clumps in this way instead (see :class:`nuxel.decode.clumps.ClumpRule`).
+    tune
+        With ``split``: choose the decoder's parameters anew for it. Otherwise they are the model's, so that a random
+        walker starts from the markers that the watershed has (tuning it takes hundreds of walks an image).
     tta
         With test-time augmentation.
     resize
@@ -87,6 +90,7 @@ class Row:
     set: tuple[str, ...] = ()
     of: str = ""
     split: str | None = None
+    tune: bool = False
     tta: bool = False
     resize: int | None = None
 
@@ -97,6 +101,8 @@ class Row:
             )
         if self.recipe and (self.split is not None or self.tta or self.resize is not None):
             raise UsageError(f"row {self.name} trains; split, tta and resize are for rows that evaluate (of)")
+        if self.tune and self.split is None:
+            raise UsageError(f"row {self.name} has no split of its own to tune")
         if self.of and self.set:
             raise UsageError(f"row {self.name} evaluates the model of {self.of}; set is for rows that train")
         if self.split is not None and self.split not in SPLITS:
@@ -213,7 +219,7 @@ class Study:
         decisive = {
             "recipe": recipe.raw,
             "images": [dataclasses.asdict(source) for source in (self.file.tune, self.file.test)],
-            "evaluation": [row.split, row.tta, row.resize],
+            "evaluation": [row.split, row.tune, row.tta, row.resize],
         }
         text = json.dumps(decisive, sort_keys=True, default=str)
         return Job(row, seed, recipe, hashlib.sha256(text.encode()).hexdigest()[:12])
@@ -388,7 +394,7 @@ def _run(study: Study, job: Job, out: Path) -> Result:
     if row.of:
         if not path.is_file():
             raise NuxelError(f"the model of row {row.of} is missing ({path}); see what became of that row")
-        network = _with_split(Model(path), row.split, study.file.tune)
+        network = _with_split(Model(path), row, study.file.tune)
     else:
         run = out / "runs" / job.name
         train(job.recipe, run, resume=True)
@@ -417,7 +423,13 @@ def _run(study: Study, job: Job, out: Path) -> Result:
         "plateau": None if fall is None else fall < LEVEL,
         "versions": _versions(),
         "machine": _machine(),
-        "evaluation": {"of": row.of, "split": row.split, "tta": row.tta, "resize": row.resize},
+        "evaluation": {
+            "of": row.of,
+            "split": row.split,
+            "tune": row.tune,
+            "tta": row.tta,
+            "resize": row.resize,
+        },
         "recipe": job.recipe.raw,
         "curve": curve,
         "images": images,
@@ -434,11 +446,12 @@ def _export(run: Path, path: Path, tune: Source) -> Model:
     return Model(path)
 
 
-def _with_split(model: Model, split: str | None, tune: Source) -> Model:
-    """The model as it is, or with clumps divided in another way, whose parameters are chosen on ``tune``."""
-    if split is not None:
-        rule = {**model.card.decoder_rule, "split": split}
-        model.card = dataclasses.replace(model.card, decoder_rule=rule)
+def _with_split(model: Model, row: Row, tune: Source) -> Model:
+    """The model, with the row's way of dividing clumps if it has one, and with parameters for it if it says so."""
+    if row.split is not None:
+        rule = {**model.card.decoder_rule, "split": row.split}
+        model.card = dataclasses.replace(model.card, decoder_rule=rule, scores={})
+    if row.tune:
         chosen, score = tune_decoder(model, find_annotated(tune))
         model.card = dataclasses.replace(
             model.card, decoder_rule=dataclasses.asdict(chosen), scores={"val mAP": round(score, 4)}
