@@ -13,7 +13,7 @@ from nuxel.predict.card import ModelCard
 from nuxel.predict.networks import Network
 from nuxel.tiling.grid import Box
 
-TRUSTED = (13.0, 38.0)
+TRUSTED = (8.0, 60.0)
 """Diameters in pixels where the median estimate is within a tenth of the truth (on `val`); others are drawn to them."""
 
 _SCALES = (1 / 32, 2.0)

@@ -278,7 +278,7 @@ class MultiheadUNet:
 
     name = "multihead_unet"
     decoder = "clumps"
-    diameters = (10.0, 44.0)
+    diameters = (12.0, 60.0)
 
     def __post_init__(self) -> None:
         for head in self.loss.by_head:
@@ -342,7 +342,7 @@ class MultiheadUNet:
         return {**parts, "loss": torch.stack(list(parts.values())).sum()}
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """What the exported graph returns: of the maps that predicting needs, masks as probabilities, others as they are."""
+        """What the exported graph returns: masks as probabilities, other maps that predicting needs as they are."""
         count = len(self.masks)
         parts = [torch.sigmoid(outputs[:, :count])]
         for name in self.maps[count:]:
