@@ -124,16 +124,3 @@ def test_the_shipped_model_is_small_and_local() -> None:
     assert card.maps[0] == "nucleus"
     assert card.reach > 0
     assert "CC0" in card.training_data
-
-
-def test_large_windows_run_in_a_session_for_their_size_with_the_same_answer(
-    toy_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    window = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
-    expected = Model(toy_model, threads=1, device="cpu")(window)
-    monkeypatch.setattr(model_module, "_FIXED_FROM", 48 * 64)
-    model = Model(toy_model, threads=1, device="cpu")
-    for _ in range(2):
-        assert np.allclose(model(window), expected, atol=1e-6)
-        assert np.allclose(model(window[:, :48]), Model(toy_model, threads=1)(window[:, :48]), atol=1e-6)
-    assert model._fixed.cache_info().misses == 1

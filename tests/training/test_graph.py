@@ -9,12 +9,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import helper
 
 torch = pytest.importorskip("torch", reason="the training half is not installed")
 
 from torch import nn  # noqa: E402
 
-from nuxel.training.graph import fold_padding  # noqa: E402
+from nuxel.training.graph import fold_padding, name_sizes  # noqa: E402
 
 
 class _Padded(nn.Module):
@@ -72,3 +73,32 @@ def test_padding_with_another_value_than_zero_is_left_alone(tmp_path: Path) -> N
     folded = fold_padding(model)
     assert "Pad" in {node.op_type for node in folded.graph.node}
     np.testing.assert_array_equal(_answer(folded, image), before)
+
+
+def test_sizes_are_named_by_their_share_of_the_image() -> None:
+    """A global map, or one of a size that does not follow the image's, gets no name."""
+    node, value = helper.make_node, helper.make_tensor_value_info
+    nodes = [
+        node("AveragePool", ["image"], ["half"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("GlobalAveragePool", ["half"], ["whole"]),
+        node("Mul", ["half", "whole"], ["scaled"]),
+        node("DepthToSpace", ["wide"], ["maps"], blocksize=2),
+        node("Concat", ["scaled", "scaled", "scaled", "scaled"], ["wide"], axis=1),
+    ]
+    nodes[3], nodes[4] = nodes[4], nodes[3]
+    graph = helper.make_graph(
+        nodes,
+        "sizes",
+        [value("image", onnx.TensorProto.FLOAT, [1, 3, "height", "width"])],
+        [value("maps", onnx.TensorProto.FLOAT, [1, 3, "height", "width"])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    named = {
+        info.name: [d.dim_param or d.dim_value for d in info.type.tensor_type.shape.dim]
+        for info in name_sizes(model, 4).graph.value_info
+    }
+    assert named == {
+        "half": [1, 3, "height_2", "width_2"],
+        "scaled": [1, 3, "height_2", "width_2"],
+        "wide": [1, 12, "height_2", "width_2"],
+    }

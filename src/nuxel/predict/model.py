@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Sequence
 from importlib import resources
@@ -19,12 +18,6 @@ from nuxel.predict.networks import Ensemble, NamedNetwork
 
 DEFAULT_MODEL = "default"
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_FIXED_FROM = 2**21
-"""Pixels of a window from which the graph is optimised for its very size: a tenth faster with a sixth less memory, for
-20 ms of preparation."""
-_FIXED_SESSIONS = 4
-
-
 class Model:
     """A trained network, its card and the hash that names it.
 
@@ -51,8 +44,15 @@ class Model:
         content = _read(self.path)
         self.sha256 = hashlib.sha256(content).hexdigest()
         self.threads = threads or available_cpus()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        options.enable_mem_pattern = False
+        # Threads that wait in a loop slow each other down wherever processors are shared.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = onnxruntime.InferenceSession(content, self._options(), providers=providers)
+            self._session = onnxruntime.InferenceSession(content, options, providers=providers)
         except Exception as error:  # ONNX Runtime has no common base for its errors
             raise NuxelError(
                 f"{self.path}: not an ONNX model, or a damaged one ({_first_line(error)})"
@@ -62,25 +62,6 @@ class Model:
             self._release.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.card: ModelCard = read_card(metadata.get(METADATA_KEY), str(self.path))
-
-        @functools.lru_cache(maxsize=_FIXED_SESSIONS)
-        def fixed(height: int, width: int) -> onnxruntime.InferenceSession:
-            options = self._options()
-            options.add_free_dimension_override_by_name("height", height)
-            options.add_free_dimension_override_by_name("width", width)
-            return onnxruntime.InferenceSession(content, options, providers=providers)
-
-        self._fixed = fixed
-
-    def _options(self) -> onnxruntime.SessionOptions:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4
-        options.enable_mem_pattern = False
-        # Threads that wait in a loop slow each other down wherever processors are shared.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        return options
 
     def __call__(self, window: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The network's maps of one window.
@@ -96,9 +77,7 @@ class Model:
         """
         batch = np.ascontiguousarray(window.transpose(2, 0, 1)[None], np.float32)
         batch *= np.float32(1 / 255)
-        height, width = window.shape[:2]
-        session = self._session if height * width < _FIXED_FROM else self._fixed(height, width)
-        maps: NDArray[np.float32] = session.run(None, {"image": batch}, self._release)[0][0]
+        maps: NDArray[np.float32] = self._session.run(None, {"image": batch}, self._release)[0][0]
         return maps
 
     @property

@@ -20,7 +20,7 @@ from nuxel.tiling.grid import Box, Tile, fit_tile, plan_tiles, plan_windows
 from nuxel.tiling.stitch import stitch
 
 LARGEST_WINDOW = 1824 * 1824
-"""Pixels that the network sees at once unless a tile size is given; it needs about 270 bytes for each."""
+"""Pixels that the network sees at once unless a tile size is given; it needs about 250 bytes for each."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from nuxel.export.atomic import replacing
 from nuxel.nn.multihead_unet import UpBlock
 from nuxel.predict.card import METADATA_KEY, ModelCard
 from nuxel.predict.model import Model
-from nuxel.training.graph import fold_padding
+from nuxel.training.graph import fold_padding, name_sizes
 from nuxel.training.module import TrainingModule
 from nuxel.training.recipe import make_recipe
 from nuxel.training.tune import tune_decoder
@@ -138,4 +138,4 @@ def _graph(module: TrainingModule, stride: int) -> onnx.ModelProto:
             dynamo=False,
         )
         quiet.setLevel(level)
-        return fold_padding(onnx.load(path))
+        return name_sizes(fold_padding(onnx.load(path)), stride)
