@@ -5,7 +5,8 @@
 Images are mosaics of real histology images of the test split. Prints Markdown tables; all times are wall-clock seconds,
 the best of the rounds, in one warm process (but for memory and cold start), so let nothing else run beside it.
 *Network* is the time inside the network for the tiles of the image, halo included; *total* is `segment_files`, from
-reading to the last product, which saves what the stages alone do twice and writes several products at once. The reference network needs the training half.
+reading to the last product, which saves what the stages alone do twice and writes several products at once. The
+reference network needs the training half.
 """
 
 from __future__ import annotations

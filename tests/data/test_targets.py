@@ -63,7 +63,9 @@ def test_a_nucleus_that_fills_the_image_is_not_shrunk(shape):
 
 def test_all_targets_of_two_touching_nuclei_and_a_gap_that_is_not_annotated():
     labels = np.array([[0, 4, 4, 4, 9, 9, 0, -1]])
-    nucleus, core, touching, down, right, size = multihead_targets(labels, TargetRule(shrink=0.5, touching_width=1))
+    nucleus, core, touching, down, right, size = multihead_targets(
+        labels, TargetRule(shrink=0.5, touching_width=1)
+    )
     assert nucleus.tolist() == [[0, 1, 1, 1, 1, 1, 0, 0]]
     assert core.tolist() == [[0, 0, 1, 0, 1, 1, 0, 0]]
     assert touching.tolist() == [[0, 0, 0, 1, 1, 0, 0, 0]]

@@ -13,8 +13,8 @@ from skimage.measure import label
 from skimage.segmentation import watershed
 
 from nuxel.data.targets import TargetRule, multihead_targets
-from nuxel.decode.flood import STEP, flood
 from nuxel.decode.clumps import ClumpRule, decode_clumps
+from nuxel.decode.flood import STEP, flood
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 

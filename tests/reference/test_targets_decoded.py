@@ -47,7 +47,7 @@ def test_most_nuclei_of_the_hardest_images_do():
 
 
 def test_what_the_shipped_parameters_give_up_of_the_smallest_nuclei_is_known():
-    # They drop nuclei below 32 px to be rid of debris; the figure is in docs/results/default.md.
+    # They drop nuclei below 24 px to be rid of debris; the figure is in docs/results/default.md.
     rule = ClumpRule(**Model(model_path(DEFAULT_MODEL), device="cpu").card.decoder_rule)
     there, found = found_again(label_files(), rule)
-    assert found >= 0.96 * there
+    assert found >= 0.97 * there

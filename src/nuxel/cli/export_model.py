@@ -12,7 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a training run")
     parser.add_argument("--out", required=True, type=Path, metavar="MODEL.onnx", help="model file to write")
     parser.add_argument(
-        "--tune", action="store_true", help="choose the decoder's parameters on the recipe's validation images"
+        "--tune",
+        action="store_true",
+        help="choose the decoder's parameters on the recipe's validation images",
     )
 
 

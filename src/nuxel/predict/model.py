@@ -18,6 +18,8 @@ from nuxel.predict.networks import Ensemble, NamedNetwork
 
 DEFAULT_MODEL = "default"
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
 class Model:
     """A trained network, its card and the hash that names it.
 

@@ -76,12 +76,16 @@ def export_run(run: Path, out: Path, *, tune: bool = False) -> ModelCard:
     module = load_run(run)
     annotated = [item for source in module.recipe.data.val for item in find_annotated(source)] if tune else []
     if tune and not annotated:
-        raise UsageError(f"{run}: its recipe names no [[data.val]] images to choose the decoder's parameters on")
+        raise UsageError(
+            f"{run}: its recipe names no [[data.val]] images to choose the decoder's parameters on"
+        )
     card = export_module(module, out)
     if not tune:
         return card
     rule, score = tune_decoder(Model(out), annotated)
-    card = dataclasses.replace(card, decoder_rule=dataclasses.asdict(rule), scores={"val mAP": round(score, 4)})
+    card = dataclasses.replace(
+        card, decoder_rule=dataclasses.asdict(rule), scores={"val mAP": round(score, 4)}
+    )
     graph = onnx.load(out)
     for entry in graph.metadata_props:
         if entry.key == METADATA_KEY:

@@ -78,8 +78,8 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
 def name_sizes(model: onnx.ModelProto, stride: int) -> onnx.ModelProto:
     """Say of every map how its height and width follow from the image's: ``height``, ``height_2``, ``height_4`` ...
 
-    A runtime cannot see by itself that an enlarged map and a skip have the same size while the image's is open. Where it
-    can, it adds them within the convolution before: a twentieth faster, and with less memory.
+    A runtime cannot see by itself that an enlarged map and a skip have the same size while the image's is open.
+    Where it can, it adds them within the convolution before: a twentieth faster, and with less memory.
 
     Parameters
     ----------
@@ -114,5 +114,7 @@ def _values(model: onnx.ModelProto, names: list[str], feeds: dict[str, NDArray[A
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        probe.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     return list(session.run(names, feeds))

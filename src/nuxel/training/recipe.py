@@ -257,12 +257,12 @@ def make_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise UsageError(f"{where}: seed must be a whole number >= 0, got {seed!r}")
     tables: dict[str, Any] = {
-        key: _build(kind, raw.get(key, {}), f"{where}: [{key}]") for key, kind in _TABLES.items()
+        key: build_table(kind, raw.get(key, {}), f"{where}: [{key}]") for key, kind in _TABLES.items()
     }
     if tables["schedule"].stages and "epochs" in raw["schedule"]:
         raise UsageError(f"{where}: [schedule] has stages, which have epochs of their own; leave epochs out")
     own = {key: raw[key] for key in sorted(system_tables) if key in raw}
-    system = _build(system_type, own, where)
+    system = build_table(system_type, own, where)
     stride, crop = system.stride, tables["schedule"].crop
     if crop % stride or crop < 2 * stride:
         raise UsageError(
@@ -275,7 +275,7 @@ def make_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
 T = TypeVar("T")
 
 
-def _build(kind: type[T], values: object, where: str) -> T:
+def build_table(kind: type[T], values: object, where: str) -> T:
     """A (nested) dataclass from a TOML table, every key and type checked."""
     if not isinstance(values, Mapping):
         raise UsageError(f"{where} must be a table")
@@ -303,7 +303,7 @@ def _build(kind: type[T], values: object, where: str) -> T:
 def _value(hint: Any, value: Any, where: str) -> Any:
     origin = typing.get_origin(hint)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _build(hint, value, where)
+        return build_table(hint, value, where)
     if origin is tuple:
         if not isinstance(value, Sequence) or isinstance(value, str):
             raise UsageError(f"{where} must be a list, got {value!r}")

@@ -45,7 +45,7 @@ from nuxel.predict.networks import Network
 from nuxel.predict.pipeline import Options, segment_normalised
 from nuxel.training.epoch_log import read_rows
 from nuxel.training.export import export_module, load_run
-from nuxel.training.recipe import Recipe, _build, make_recipe, read_recipe
+from nuxel.training.recipe import Recipe, build_table, make_recipe, read_recipe
 from nuxel.training.train import train
 from nuxel.training.tune import tune_decoder
 
@@ -263,7 +263,7 @@ def read_study(folder: Path, budget: str, data: str | None = None) -> Study:
         raise UsageError(f"{folder}: not the folder of a study; there is no {STUDY} in it") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path}: not a readable TOML file ({error})") from None
-    file = _build(StudyFile, raw, str(path))
+    file = build_table(StudyFile, raw, str(path))
     budgets = {known.name: known for known in file.budget}
     _known(budget, list(budgets), f"{path}: --budget")
     if data is not None:
