@@ -22,17 +22,9 @@ from nuxel.predict.pipeline import Options, segment_normalised
 from nuxel.training import study as study_module
 from nuxel.training.epoch_log import read_rows
 from nuxel.training.module import TrainingModule
-from nuxel.training.study import (
-    Study,
-    difference,
-    loss_fall,
-    read_curve,
-    read_results,
-    read_study,
-    run_study,
-    training_seconds,
-    write_page,
-)
+from nuxel.training.study import loss_fall, read_curve, run_study, training_seconds
+from nuxel.training.study_file import Study, read_study
+from nuxel.training.study_page import difference, read_results, write_page
 
 PAPER = Path(__file__).parents[2] / "recipes" / "multihead_unet"
 

@@ -31,7 +31,9 @@ def run(options: argparse.Namespace) -> int:
     if options.seeds < 0:
         raise UsageError(f"--seeds must not be negative, got {options.seeds}")
     train_half()
-    from nuxel.training.study import read_study, run_study, write_page
+    from nuxel.training.study import run_study
+    from nuxel.training.study_file import read_study
+    from nuxel.training.study_page import write_page
 
     study = read_study(options.folder, options.budget, options.data)
     out = options.out or Path("runs") / options.folder.resolve().name

@@ -1,0 +1,180 @@
+"""The tables of a study: the figures of the paper beside ours, as far as there are results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nuxel.errors import NuxelError
+from nuxel.export.atomic import replacing
+from nuxel.training.study_file import Milestone, Result, Study, Table
+
+PAGE = "study.md"
+
+RESAMPLES = 5000
+
+
+def read_results(study: Study, out: Path) -> dict[str, list[Result]]:
+    """The results that are there, by row and in order of their seeds; those of other recipes are left out.
+
+    Raises
+    ------
+    NuxelError
+        If a result cannot be read.
+    """
+    found: dict[str, list[Result]] = {}
+    for row in study.file.row:
+        results = []
+        for path in (out / "results").glob(f"{row.name}-seed*.json"):
+            try:
+                result = json.loads(path.read_text(encoding="utf-8"))
+                if study.job(row, result["seed"]).name == path.stem:
+                    results.append(result)
+            except (OSError, ValueError, KeyError):
+                raise NuxelError(
+                    f"{path}: the result cannot be read; remove it to run its row again"
+                ) from None
+        found[row.name] = sorted(results, key=lambda result: int(result["seed"]))
+    return found
+
+
+def write_page(study: Study, out: Path, failed: Mapping[str, str]) -> str:
+    """Write ``study.md``, the tables of all results that are there, and return it.
+
+    Parameters
+    ----------
+    failed
+        Why rows failed, by row and seed; listed at the end.
+    """
+    results = read_results(study, out)
+    parts = [f"# {study.file.title}", f"Budget `{study.budget.name}`. {study.budget.note}".strip()]
+    for table in study.file.table:
+        parts += [f"## {table.title}", table.note] if table.note else [f"## {table.title}"]
+        parts.append(_scores(study, table, results))
+        parts += [_difference(study, pair, results) for pair in table.compare]
+        if table.curves:
+            parts += _curves(study, table, results)
+    if failed:
+        parts += ["## Failed", "\n".join(f"- {name}: {reason}" for name, reason in failed.items())]
+    page = "\n\n".join(parts) + "\n"
+    with replacing(out / PAGE) as part:
+        part.write_text(page, encoding="utf-8")
+    return page
+
+
+def _scores(study: Study, table: Table, results: Mapping[str, list[Result]]) -> str:
+    heads = ["row", "paper's mAP", "mAP", "spread", "seeds", "AP50", "steps", "minutes", "plateau"]
+    lines = []
+    for entry in table.rows:
+        paper = "" if entry.paper is None else f"{entry.paper:.3f}"
+        found = results[entry.row]
+        cells = _cells(found) if found else ["not run", "", "0", "", "", "", ""]
+        lines.append([study.row(entry.row).label, paper, *cells])
+    return _markdown(heads, lines)
+
+
+def _cells(found: Sequence[Result]) -> list[str]:
+    """Mean mAP, its standard deviation over seeds, how many, AP50, steps, minutes, and how many reached a plateau."""
+    scores = np.array([(one["mAP"], one["AP50"]) for one in found])
+    trained = [one for one in found if one["plateau"] is not None]
+    plateau = ""
+    if trained:
+        fall = np.mean([one["loss_fall"] for one in trained])
+        answer = "yes" if all(one["plateau"] for one in trained) else "no"
+        plateau = f"{answer} ({fall:+.1%})"
+    return [
+        f"{scores[:, 0].mean():.3f}",
+        f"{scores[:, 0].std(ddof=1):.3f}" if len(found) > 1 else "",
+        str(len(found)),
+        f"{scores[:, 1].mean():.3f}",
+        str(found[0]["steps"] or ""),
+        f"{np.mean([sum(one['seconds'].values()) for one in found]) / 60:.1f}",
+        plateau,
+    ]
+
+
+def _difference(study: Study, pair: tuple[str, str], results: Mapping[str, list[Result]]) -> str:
+    labels = [study.row(name).label for name in pair]
+    title = f"**{labels[1]}** minus **{labels[0]}**"
+    if not all(results[name] for name in pair):
+        return f"{title}: not run"
+    worse, better = (
+        np.mean([[image["mAP"] for image in one["images"]] for one in results[name]], axis=0) for name in pair
+    )
+    mean, low, high = difference(worse, better)
+    verdict = "the order holds" if low > 0 else "the order is reversed" if high < 0 else "the order is open"
+    return (
+        f"{title}: mAP {mean:+.3f}, 95 % interval over {len(worse)} images {low:+.3f} to {high:+.3f} "
+        f"(means of {len(results[pair[0]])} and {len(results[pair[1]])} seeds): {verdict}"
+    )
+
+
+def difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Mean of ``second - first``, ``(images,)`` each, and the ends of its 95 % interval: the percentiles of a bootstrap
+    over images.
+
+    Examples
+    --------
+    >>> difference(np.array([0.25, 0.5]), np.array([0.5, 0.75]))
+    (0.25, 0.25, 0.25)
+    """
+    gaps = second - first
+    drawn = gaps[np.random.default_rng(0).integers(len(gaps), size=(RESAMPLES, len(gaps)))].mean(axis=1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(gaps.mean()), float(low), float(high)
+
+
+def _curves(study: Study, table: Table, results: Mapping[str, list[Result]]) -> list[str]:
+    """The IoUs of the maps by step, and the milestones; rows that were not trained are left out."""
+    curves = {
+        study.row(entry.row).label: [one["curve"] for one in results[entry.row]]
+        for entry in table.rows
+        if any(one["curve"] for one in results[entry.row])
+    }
+    parts = []
+    for score, what in (("IoU_nucleus", "nuclei"), ("IoU_touching", "touching borders")):
+        steps = sorted(
+            {point["step"] for of in curves.values() for one in of for point in one if score in point}
+        )
+        if steps:
+            lines = [[label, *(_at(of, score, step) for step in steps)] for label, of in curves.items()]
+            parts += [
+                f"IoU of {what} on the validation images, by step:",
+                _markdown(["row", *map(str, steps)], lines),
+            ]
+    if curves and study.file.milestone:
+        heads = [f"{milestone.score} {milestone.at:g}" for milestone in study.file.milestone]
+        lines = [
+            [label, *(_reached(of, milestone) for milestone in study.file.milestone)]
+            for label, of in curves.items()
+        ]
+        parts += ["First validation at which a score was reached:", _markdown(["row", *heads], lines)]
+    return parts
+
+
+def _at(curves: Sequence[list[dict[str, float]]], score: str, step: int) -> str:
+    values = [point[score] for curve in curves for point in curve if point["step"] == step and score in point]
+    return f"{np.mean(values):.3f}" if values else ""
+
+
+def _reached(curves: Sequence[list[dict[str, float]]], milestone: Milestone) -> str:
+    """Mean step and minutes of the first validation that reached it, over the seeds that did."""
+    first = [
+        next((point for point in curve if point.get(milestone.score, -1) >= milestone.at), None)
+        for curve in curves
+    ]
+    there = [point for point in first if point is not None]
+    if not there:
+        return "not reached"
+    step, minutes = (np.mean([point[name] for point in there]) for name in ("step", "seconds"))
+    of = "" if len(there) == len(first) else f" ({len(there)} of {len(first)})"
+    return f"step {step:.0f}, {minutes / 60:.1f} min{of}"
+
+
+def _markdown(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rows = [heads, ["---"] * len(heads), *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
