@@ -5,6 +5,7 @@ import pytest
 import timm
 import torch
 from timm.layers.pool2d_same import MaxPool2dSame
+from torch import nn
 from torch.nn import MaxPool2d
 
 from nuxel.errors import NuxelError, UsageError
@@ -293,7 +294,7 @@ class TestSystem:
 
     def test_a_perfect_answer_costs_nearly_nothing(self) -> None:
         outputs, targets = self.perfect(self.labels())
-        losses = self.system.compute_loss(outputs, targets, torch.ones(1, 1, 16, 16))
+        losses = self.system.compute_loss(nn.Identity(), outputs, targets, torch.ones(1, 1, 16, 16))
         assert set(losses) == {"nucleus", "shrunk", "touching", "offset", "log_diameter", "loss"}
         assert losses["loss"].item() == pytest.approx(0, abs=1e-5)
 
@@ -301,8 +302,10 @@ class TestSystem:
         _, targets = self.perfect(self.labels())
         outputs, annotated = torch.randn(1, 6, 16, 16), torch.ones(1, 1, 16, 16)
         ones = LossConfig(nucleus=1, shrunk=1, touching=1, offset=1, log_diameter=1)
-        plain = dataclasses.replace(self.system, loss=ones).compute_loss(outputs, targets, annotated)
-        weighted = self.system.compute_loss(outputs, targets, annotated)
+        plain = dataclasses.replace(self.system, loss=ones).compute_loss(
+            nn.Identity(), outputs, targets, annotated
+        )
+        weighted = self.system.compute_loss(nn.Identity(), outputs, targets, annotated)
         total = 0.0
         for name in HEADS:
             weight = getattr(self.system.loss, name)
@@ -314,10 +317,10 @@ class TestSystem:
         outputs, targets = self.perfect(self.labels())
         outputs.movedim(1, -1)[targets[:, 0] == 0] = torch.tensor([-40.0, -40.0, -40.0, 50.0, 50.0, 50.0])
         annotated = torch.ones(1, 1, 16, 16)
-        found = self.system.compute_loss(outputs, targets, annotated)
+        found = self.system.compute_loss(nn.Identity(), outputs, targets, annotated)
         assert found["log_diameter"].item() == found["offset"].item() == 0
         outputs.movedim(1, -1)[targets[:, 0] == 1] += torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0, 1.0])
-        found = self.system.compute_loss(outputs, targets, annotated)
+        found = self.system.compute_loss(nn.Identity(), outputs, targets, annotated)
         assert found["log_diameter"].item() == pytest.approx(self.system.loss.log_diameter * 0.875)
         assert found["offset"].item() == pytest.approx(self.system.loss.offset * 0.95)
 
@@ -326,13 +329,15 @@ class TestSystem:
         annotated = torch.ones(1, 1, 16, 16)
         annotated[..., :8] = 0
         garbled = torch.where(annotated == 0, torch.full_like(outputs, 3.0), outputs)
-        first = self.system.compute_loss(outputs, targets, annotated)["loss"]
-        assert torch.equal(first, self.system.compute_loss(garbled, targets, annotated)["loss"])
+        first = self.system.compute_loss(nn.Identity(), outputs, targets, annotated)["loss"]
+        assert torch.equal(
+            first, self.system.compute_loss(nn.Identity(), garbled, targets, annotated)["loss"]
+        )
 
     def test_probabilities_are_three_sigmoids_and_the_diameter_as_it_is(self) -> None:
         """The offsets only teach: they are learned, and not predicted."""
         outputs = torch.randn(1, 6, 2, 2)
-        found = self.system.probabilities(outputs)
+        found = self.system.answer(nn.Identity(), outputs)
         assert found.shape == (1, 4, 2, 2)
         assert torch.equal(found[:, :3], outputs[:, :3].sigmoid())
         assert torch.equal(found[:, 3], outputs[:, 5])
@@ -388,13 +393,15 @@ class TestHeads:
         torch.manual_seed(0)
         outputs, targets = torch.randn(2, 6, 8, 16), torch.from_numpy(drawn).expand(2, -1, -1, -1)
         annotated = (torch.rand(2, 1, 8, 16) < 0.8).float()
-        found = system.compute_loss(outputs[:, maps], targets[:, maps], annotated)
-        of_all = whole.compute_loss(outputs, targets, annotated)
+        found = system.compute_loss(nn.Identity(), outputs[:, maps], targets[:, maps], annotated)
+        of_all = whole.compute_loss(nn.Identity(), outputs, targets, annotated)
         assert set(found) == {*heads, "loss"}
         assert all(found[head].item() == pytest.approx(of_all[head].item()) for head in heads)
         assert found["loss"].item() == pytest.approx(sum(found[head].item() for head in heads))
         kept = [whole.maps.index(name) for name in system.maps]
-        assert torch.equal(system.probabilities(outputs[:, maps]), whole.probabilities(outputs)[:, kept])
+        assert torch.equal(
+            system.answer(nn.Identity(), outputs[:, maps]), whole.answer(nn.Identity(), outputs)[:, kept]
+        )
 
     def test_the_network_has_a_map_for_each(self) -> None:
         built = self.system("nucleus", "offset").build()
@@ -419,7 +426,7 @@ class TestHeads:
         )
         outputs, annotated = torch.randn(1, 2, 8, 16), torch.ones(1, 1, 8, 16)
         targets = torch.from_numpy(system.draw_targets(self.labels()))[None]
-        found = system.compute_loss(outputs, targets, annotated)
+        found = system.compute_loss(nn.Identity(), outputs, targets, annotated)
         nucleus, touching = ((outputs[:, k : k + 1], targets[:, k : k + 1], annotated) for k in (0, 1))
         assert found["nucleus"].item() == pytest.approx(cross_entropy(*nucleus).item())
         expected = weighted_cross_entropy(*touching) + soft_dice(*touching)
@@ -432,7 +439,7 @@ class TestHeads:
         system = MultiheadUNet(SMALL, loss=LossConfig(masks=masks))
         targets = torch.from_numpy(system.draw_targets(np.full((8, 8), truth, np.int32)))[None]
         outputs = torch.full((1, 6, 8, 8), logit, requires_grad=True)
-        loss = system.compute_loss(outputs, targets, torch.ones(1, 1, 8, 8))["loss"]
+        loss = system.compute_loss(nn.Identity(), outputs, targets, torch.ones(1, 1, 8, 8))["loss"]
         loss.backward()
         assert loss.isfinite()
         assert outputs.grad is not None

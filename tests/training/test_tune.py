@@ -13,7 +13,7 @@ from PIL import Image
 from nuxel.data.dataset import Source, find_annotated
 from nuxel.decode.clumps import ClumpRule
 from nuxel.predict.card import ModelCard
-from nuxel.training.tune import GRID, climb, tune_decoder
+from nuxel.training.tune import GRIDS, climb, tune_decoder
 
 
 class Faint:
@@ -79,6 +79,7 @@ def test_markers_do_not_matter_where_nothing_is_split() -> None:
 
 
 def test_every_value_that_is_tried_is_allowed() -> None:
-    for name, values in GRID.items():
-        for value in values:
-            dataclasses.replace(ClumpRule(), **{name: value})  # type: ignore[arg-type]
+    for rule, grid in GRIDS.items():
+        for name, values in grid.items():
+            for value in values:
+                dataclasses.replace(rule(), **{name: value})

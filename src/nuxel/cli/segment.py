@@ -51,6 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("run-length",),
         help="write also: run-length (run_lengths.csv of the 2018 Data Science Bowl)",
     )
+    parser.add_argument(
+        "--save-attention",
+        action="store_true",
+        help="draw the attention coefficients over each image, where the model has them",
+    )
+    parser.add_argument(
+        "--attention-level", type=int, default=4, metavar="N", help="of pyramid level PN (default: 4)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="do again what is already done")
 
 
@@ -73,7 +81,8 @@ def run(options: argparse.Namespace) -> int:
     reading = Reading(options.channel, options.z, options.t, options.pixel_size)
     paths = [model_path(name) for name in options.model or [DEFAULT_MODEL]]
     model = open_models(paths, threads=options.threads, device=options.device)
-    job = Job(model, options.out, chosen, reading, options.overwrite, tuple(options.format))
+    attention = options.attention_level if options.save_attention else None
+    job = Job(model, options.out, chosen, reading, options.overwrite, tuple(options.format), attention)
     with progress_bar() as advance:
         rows = segment_files(options.inputs, job, advance)
     failed, skipped = (sum(row.status == status for row in rows) for status in ("failed", "skipped"))

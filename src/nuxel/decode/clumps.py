@@ -7,7 +7,8 @@ watershed grows them. From its future work: a random walker instead. The control
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +72,16 @@ class ClumpRule:
     def maps(self) -> tuple[str, ...]:
         """The maps that are needed, in the order in which they are expected."""
         return ("nucleus",) if self.split == "none" else ("nucleus", "shrunk", "touching")
+
+    def with_threshold(self, threshold: float) -> Self:
+        """The rule with the threshold that a user asks for."""
+        return replace(self, threshold=threshold)
+
+    def enlarged(self, area: float) -> Self:
+        """The rule for maps in which everything has ``area`` times as many pixels."""
+        return replace(
+            self, min_area=round(self.min_area * area), min_marker_area=round(self.min_marker_area * area)
+        )
 
 
 SPLITS = ("watershed", "random_walker", "none")

@@ -26,7 +26,7 @@ class SummaryRow:
     status
         ``done``, ``skipped`` or ``failed``.
     reason
-        Why it was skipped or failed, in one sentence.
+        Why it was skipped or failed, or why nuclei may be missing, in one sentence.
     nuclei
         How many were found.
     mean_area

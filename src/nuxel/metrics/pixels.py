@@ -26,6 +26,21 @@ def pixel_accuracy(truth: LabelImage | OverlapTable, predicted: LabelImage | Non
     return (foreground + background) / pixels if pixels else 1.0
 
 
+def foreground_iou(truth: LabelImage | OverlapTable, predicted: LabelImage | None = None) -> float:
+    """IoU of all pixels of nuclei, in ``[0, 1]``; 1 if neither truth nor prediction has any.
+
+    Source: FCN-8s and Mask R-CNN paper, section 3.3, the IoU of the whole picture.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> foreground_iou(np.array([[1, 1, 2, 0]]), np.array([[5, 5, 0, 0]]))
+    0.6666666666666666
+    """
+    foreground, _, wrong = _pixel_counts(overlap_table(truth, predicted))
+    return foreground / (foreground + wrong) if foreground + wrong else 1.0
+
+
 def mean_iou(truth: LabelImage | OverlapTable, predicted: LabelImage | None = None) -> float:
     """Mean of the IoU of foreground and the IoU of background, in ``[0, 1]``.
 

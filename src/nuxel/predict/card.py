@@ -12,6 +12,8 @@ from nuxel.errors import NuxelError
 
 METADATA_KEY = "nuxel"
 FORMAT = 1
+ATTENTION = "attention_"
+"""What the outputs that hold the attention of a pyramid level are called, before the level's number."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,15 @@ class ModelCard:
     system, decoder, decoder_rule
         Names of the system and of its decoder, and the decoder's parameters.
     maps
-        Names of the graph's output maps, in order.
+        Names of the graph's output maps, in order; of a network that detects, names of its outputs.
     stride, reach
         The input's sides are multiples of ``stride``; no output pixel depends on input further than ``reach`` away.
     context
         ``"local"``: the answer cannot depend on tiling. ``"global"``: it depends on all of the window.
     window
         Side in pixels of the one square window that a global network runs at; None for local networks.
+    most
+        The greatest number of nuclei that a network that detects reports of one window; None for other networks.
     diameters
         Nuclei between these diameters, in pixels, are found best: others are scaled into the range.
     input
@@ -52,6 +56,7 @@ class ModelCard:
     licence: str
     nuxel_version: str
     window: int | None = None
+    most: int | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     format: int = FORMAT
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import tifffile
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from nuxel import __version__
 from nuxel.errors import NuxelError, UsageError
+from nuxel.export.heat_map import write_heat_map
 from nuxel.export.label_tiff import prepared_labels
 from nuxel.export.overlay import write_overlay
 from nuxel.export.run_lengths import write_run_lengths
@@ -32,11 +33,14 @@ from nuxel.image.image import Image
 from nuxel.image.normalise import normalise
 from nuxel.image.pixel_size import checked_pixel_size
 from nuxel.image.read import read_image
+from nuxel.image.resample import ScaledImage
 from nuxel.instances import Instances
 from nuxel.labels.read import read_labels
 from nuxel.measure.nuclei import measure_nuclei
+from nuxel.predict.detect import attention_of, attention_output
+from nuxel.predict.model import Model
 from nuxel.predict.networks import NamedNetwork
-from nuxel.predict.pipeline import Options, decode_maps, look_at
+from nuxel.predict.pipeline import Options, Seen, decode_seen, look_at, warning_of
 from nuxel.predict.scale import Size
 
 Progress = Callable[[int, int, SummaryRow], None]
@@ -65,16 +69,18 @@ class Products:
     labels: Path
     table: Path
     overlay: Path
+    attention: Path | None
 
     @classmethod
-    def of(cls, found: FoundImage, out: Path) -> Products:
+    def of(cls, found: FoundImage, out: Path, *, attention: bool = False) -> Products:
         stem = out / found.relative
-        return cls(
-            *(stem.with_name(stem.name + end) for end in ("_labels.tif", "_nuclei.csv", "_overlay.png"))
-        )
+        ends = ("_labels.tif", "_nuclei.csv", "_overlay.png", "_attention.png")
+        labels, table, overlay, map_ = (stem.with_name(stem.name + end) for end in ends)
+        return cls(labels, table, overlay, map_ if attention else None)
 
     def exist(self) -> bool:
-        return all(path.is_file() for path in (self.labels, self.table, self.overlay))
+        paths = (self.labels, self.table, self.overlay, self.attention)
+        return all(path is None or path.is_file() for path in paths)
 
     def make_way(self) -> None:
         """Make the folder, and take away the label image of an earlier result, which no longer vouches for it."""
@@ -96,11 +102,14 @@ class Job:
     formats
         Written beside the usual products: ``"run-length"`` for ``run_lengths.csv``, the table of the 2018 Data Science
         Bowl, with all images that are done.
+    attention
+        Level of the network's pyramid whose attention is drawn over each image too; None for none.
 
     Raises
     ------
     UsageError
-        If the tiles would be smaller than the network's stride, or a format is not known.
+        If the tiles would be smaller than the network's stride, a format is not known, or the network has no attention
+        at that level.
     """
 
     model: NamedNetwork
@@ -109,6 +118,7 @@ class Job:
     reading: Reading = field(default_factory=Reading)
     overwrite: bool = False
     formats: tuple[str, ...] = ()
+    attention: int | None = None
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.formats if name not in FORMATS]:
@@ -116,6 +126,8 @@ class Job:
         stride = self.model.card.stride
         if self.options.tile_size is not None and self.options.tile_size < stride:
             raise UsageError(f"the tile size must be at least {stride} pixels, got {self.options.tile_size}")
+        if self.attention is not None:
+            attention_output(self.model.card, self.attention)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -126,7 +138,7 @@ class Job:
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
+class _Looked:
     """One image when the network has looked at it, in ``seconds``."""
 
     item: FoundImage
@@ -135,7 +147,8 @@ class _Seen:
     image: Image
     display: NDArray[np.uint8]
     size: Size
-    maps: NDArray[np.uint8]
+    seen: Seen
+    attention: NDArray[np.float32] | None
     seconds: float
 
 
@@ -236,36 +249,45 @@ def _attempt(item: FoundImage, step: Callable[[], _Step]) -> _Step | SummaryRow:
     return SummaryRow(str(item.path), "failed", reason, seconds=time.perf_counter() - start)
 
 
-def _look(item: FoundImage, job: Job) -> _Seen | SummaryRow:
-    """The network's maps of one file, or the row of an earlier result that still stands."""
+def _look(item: FoundImage, job: Job) -> _Looked | SummaryRow:
+    """What the network sees in one file, or the row of an earlier result that still stands."""
     start = time.perf_counter()
-    products = Products.of(item, job.out)
+    products = Products.of(item, job.out, attention=job.attention is not None)
     fingerprint = _fingerprint(item.path, job)
     if not job.overwrite and products.exist() and (row := _previous(products.labels, fingerprint)):
         return replace(row, file=str(item.path))
     image = read_image(item.path, **asdict(job.reading))
     display = normalise(image.pixels)
-    size, maps = look_at(display, job.model, job.options, image.pixel_size_um)
-    return _Seen(item, products, fingerprint, image, display, size, maps, time.perf_counter() - start)
+    size, seen = look_at(display, job.model, job.options, image.pixel_size_um)
+    alpha = None
+    if job.attention is not None:
+        attend = partial(cast(Model, job.model).attend, level=job.attention)
+        alpha = attention_of(ScaledImage(display, size.scale), attend, job.model.card)
+    return _Looked(
+        item, products, fingerprint, image, display, size, seen, alpha, time.perf_counter() - start
+    )
 
 
-def _finish(seen: _Seen | SummaryRow, job: Job, pool: Executor) -> SummaryRow:
+def _finish(looked: _Looked | SummaryRow, job: Job, pool: Executor) -> SummaryRow:
     """Decode, measure and write what the network saw; a row passes as it is."""
-    if isinstance(seen, SummaryRow):
-        return seen
+    if isinstance(looked, SummaryRow):
+        return looked
     start = time.perf_counter()
-    image, products = seen.image, seen.products
-    nuclei = decode_maps(seen.maps, (image.height, image.width), job.model.card, job.options)
+    image, products = looked.image, looked.products
+    nuclei = decode_seen(looked.seen, (image.height, image.width), job.model.card, job.options)
+    row = replace(_row(looked, nuclei), reason=warning_of(looked.seen, job.model.card))
     products.make_way()
     others = [
-        pool.submit(write_overlay, products.overlay, seen.display, nuclei),
+        pool.submit(write_overlay, products.overlay, looked.display, nuclei),
         pool.submit(_measure_and_write, products.table, nuclei, image),
     ]
-    described = json.dumps({"fingerprint": seen.fingerprint, "summary": asdict(_row(seen, nuclei))})
+    if products.attention is not None and looked.attention is not None:
+        others.append(pool.submit(write_heat_map, products.attention, looked.display, looked.attention))
+    described = json.dumps({"fingerprint": looked.fingerprint, "summary": asdict(row)})
     with prepared_labels(products.labels, nuclei.labels, image.pixel_size_um, described):
         for product in others:
             product.result()
-    return replace(_row(seen, nuclei), seconds=seen.seconds + time.perf_counter() - start)
+    return replace(row, seconds=looked.seconds + time.perf_counter() - start)
 
 
 def _measure_and_write(path: Path, nuclei: Instances, image: Image) -> None:
@@ -301,19 +323,19 @@ def _previous(labels: Path, fingerprint: str) -> SummaryRow | None:
     return None
 
 
-def _row(seen: _Seen, nuclei: Instances) -> SummaryRow:
-    count, pixels = len(nuclei), seen.image.height * seen.image.width
+def _row(looked: _Looked, nuclei: Instances) -> SummaryRow:
+    count, pixels = len(nuclei), looked.image.height * looked.image.width
     area = float(np.count_nonzero(nuclei.labels))
-    size_um = seen.image.pixel_size_um
+    size_um = looked.image.pixel_size_um
     return SummaryRow(
-        file=str(seen.item.path),
+        file=str(looked.item.path),
         status="done",
         nuclei=count,
         mean_area=area / count if count else None,
         per_megapixel=count / pixels * 1e6,
         per_mm2=count / (pixels * size_um**2) * 1e6 if size_um else None,
-        scale=seen.size.scale,
-        diameter=seen.size.diameter,
+        scale=looked.size.scale,
+        diameter=looked.size.diameter,
     )
 
 

@@ -11,9 +11,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from nuxel.decode.detections import DetectionRule, Detections
 from nuxel.errors import NuxelError, UsageError
 from nuxel.predict.card import METADATA_KEY, ModelCard, read_card
 from nuxel.predict.cpu import available_cpus
+from nuxel.predict.detect import attention_output
 from nuxel.predict.networks import Ensemble, NamedNetwork
 
 DEFAULT_MODEL = "default"
@@ -77,10 +79,31 @@ class Model:
         -------
         ``(K, H, W)`` float32, the maps that the card names.
         """
+        maps: NDArray[np.float32] = self._run(None, window)[0][0]
+        return maps
+
+    def detect(self, window: NDArray[np.uint8]) -> Detections:
+        """What a network that detects reports of one window, ``(H, W, 3)`` uint8 of the card's size."""
+        boxes, scores, masks = self._run(list(DetectionRule().maps), window)
+        # a runtime's sigmoid may overshoot by its last digit
+        return Detections(boxes, np.clip(scores, 0, 1), np.clip(masks, 0, 1))
+
+    def attend(self, window: NDArray[np.uint8], level: int) -> NDArray[np.float32]:
+        """The attention coefficients of a pyramid level in one window: ``(h, w)`` float32 in ``[0, 1]``, one a cell.
+
+        Raises
+        ------
+        UsageError
+            If the network has no attention at that level.
+        """
+        alpha: NDArray[np.float32] = self._run([attention_output(self.card, level)], window)[0][0]
+        return np.clip(alpha, 0, 1)
+
+    def _run(self, names: list[str] | None, window: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         batch = np.ascontiguousarray(window.transpose(2, 0, 1)[None], np.float32)
         batch *= np.float32(1 / 255)
-        maps: NDArray[np.float32] = self._session.run(None, {"image": batch}, self._release)[0][0]
-        return maps
+        outputs: list[NDArray[np.float32]] = self._session.run(names, {"image": batch}, self._release)
+        return outputs
 
     @property
     def name(self) -> str:

@@ -11,6 +11,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from nuxel.decode.decoders import DETECTIONS
+from nuxel.decode.detections import Detections
 from nuxel.errors import UsageError
 from nuxel.predict.card import ModelCard
 
@@ -24,6 +26,15 @@ class Network(Protocol):
     def card(self) -> ModelCard: ...
 
     def __call__(self, window: NDArray[np.uint8]) -> Maps: ...
+
+
+class Detector(Protocol):
+    """A network that reports boxes with masks, and its card."""
+
+    @property
+    def card(self) -> ModelCard: ...
+
+    def detect(self, window: NDArray[np.uint8]) -> Detections: ...
 
 
 class NamedNetwork(Network, Protocol):
@@ -107,7 +118,7 @@ class Turned:
 
 
 class Ensemble:
-    """Several networks as one: the mean of their answers.
+    """Several networks as one: the mean of their maps.
 
     Its card is the first one's, with the maps that all have, the greatest reach and the least common stride; the
     decoder and its parameters are the first one's.
@@ -116,13 +127,17 @@ class Ensemble:
     ------
     UsageError
         If the networks do not go together: other decoders, a map that the first one's size or decoder needs missing,
-        or windows of other sizes.
+        or windows of other sizes; or if they report boxes, which have no mean.
     """
 
     def __init__(self, networks: Sequence[NamedNetwork]) -> None:
         first = networks[0]
         self._networks = list(networks)
         cards = [network.card for network in networks]
+        if first.card.decoder == DETECTIONS:
+            raise UsageError(
+                f"models are averaged by their maps, and the model {first.card.title} reports boxes; give it alone"
+            )
         for card in cards[1:]:
             for what in ("decoder", "window"):
                 here, there = getattr(first.card, what), getattr(card, what)

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nuxel.decode.clumps import ClumpRule, decode_clumps
+from nuxel.decode.decoders import DECODERS, DETECTIONS, Rule
 from nuxel.errors import NuxelError, UsageError
 from nuxel.image.resample import ScaledImage, resize_labels, resize_map
 from nuxel.instances import Instances
 from nuxel.predict.card import ModelCard
-from nuxel.predict.networks import Network, Remembering, Turned
+from nuxel.predict.detect import Found, find
+from nuxel.predict.networks import Detector, Network, Remembering, Turned
 from nuxel.predict.scale import Size, choose_scale, estimate_diameter
 from nuxel.tiling.grid import Box, Tile, fit_tile, plan_tiles, plan_windows
 from nuxel.tiling.stitch import stitch
+
+Seen = NDArray[np.uint8] | Found
+"""What a decoder makes nuclei of: maps ``(K, h, w)`` at the network's scale, or detections in pixels of the image."""
 
 LARGEST_WINDOW = 1824 * 1824
 """Pixels that the network sees at once unless a tile size is given; it needs about 250 bytes for each."""
@@ -30,7 +35,7 @@ class Options:
     Parameters
     ----------
     threshold
-        Least nucleus probability of a pixel, in ``(0, 1)``.
+        Least nucleus probability of a pixel, or of a detection, in ``(0, 1)``.
     min_area
         Smaller nuclei are dropped; pixels of the image.
     scale, diameter
@@ -70,25 +75,46 @@ class Options:
 
 @dataclass(frozen=True)
 class Segmented:
-    """The nuclei of an image, and the size it was done at."""
+    """The nuclei of an image, the size it was done at, and what the user should know of the result, if anything."""
 
     nuclei: Instances
     size: Size
+    warning: str = ""
 
 
 def segment_normalised(
-    image: NDArray[np.uint8], network: Network, options: Options, pixel_size_um: float | None = None
+    image: NDArray[np.uint8],
+    network: Network | Detector,
+    options: Options,
+    pixel_size_um: float | None = None,
 ) -> Segmented:
     """Find the nuclei of a normalised image ``(H, W, 3)`` uint8."""
-    size, maps = look_at(image, network, options, pixel_size_um)
-    return Segmented(decode_maps(maps, image.shape[:2], network.card, options), size)
+    size, seen = look_at(image, network, options, pixel_size_um)
+    nuclei = decode_seen(seen, image.shape[:2], network.card, options)
+    return Segmented(nuclei, size, warning_of(seen, network.card))
 
 
 def look_at(
-    image: NDArray[np.uint8], network: Network, options: Options, pixel_size_um: float | None = None
-) -> tuple[Size, NDArray[np.uint8]]:
-    """The scale to run a normalised image at, and the maps that the decoder needs at that scale."""
-    network = Remembering(network)
+    image: NDArray[np.uint8],
+    network: Network | Detector,
+    options: Options,
+    pixel_size_um: float | None = None,
+) -> tuple[Size, Seen]:
+    """The scale to run a normalised image at, and what the decoder needs at that scale.
+
+    Raises
+    ------
+    UsageError
+        If the options ask for what the network cannot do.
+    """
+    if network.card.decoder == DETECTIONS:
+        if options.tta:
+            raise UsageError(
+                f"test-time augmentation averages maps, and the model {network.card.title} reports boxes; leave it out"
+            )
+        size = _asked_size(network.card, options) or Size(None, 1.0)
+        return size, find(ScaledImage(image, size.scale), cast(Detector, network))
+    network = Remembering(cast(Network, network))
     size = choose_size(image, network, options, pixel_size_um)
     return size, run_network(ScaledImage(image, size.scale), network, options)
 
@@ -101,13 +127,17 @@ def choose_size(
     A network that does not see sizes runs at the image's own, but for what pixel size or user say.
     """
     card = network.card
-    if options.scale is not None:
-        return Size(None, options.scale)
-    if options.diameter is not None:
-        return choose_scale(options.diameter, card.diameters)
+    if size := _asked_size(card, options):
+        return size
     if "log_diameter" not in card.maps:
         return Size(None, 1.0)
     return choose_scale(estimate_diameter(image, network, pixel_size_um), card.diameters)
+
+
+def _asked_size(card: ModelCard, options: Options) -> Size | None:
+    if options.scale is not None:
+        return Size(None, options.scale)
+    return None if options.diameter is None else choose_scale(options.diameter, card.diameters)
 
 
 def run_network(view: ScaledImage, network: Network, options: Options) -> NDArray[np.uint8]:
@@ -133,7 +163,7 @@ def _tiles(shape: tuple[int, int], card: ModelCard, tile_size: int | None) -> It
     return plan_tiles(shape, size, card.reach, card.stride)
 
 
-def decoder_rule(card: ModelCard, options: Options) -> ClumpRule:
+def decoder_rule(card: ModelCard, options: Options) -> Rule:
     """The decoder's parameters: the model's, unless the user says otherwise.
 
     Raises
@@ -141,16 +171,34 @@ def decoder_rule(card: ModelCard, options: Options) -> ClumpRule:
     NuxelError
         If the model wants a decoder or parameters that this nuxel does not have, or that need maps it lacks.
     """
-    known = {field.name for field in fields(ClumpRule)}
-    if card.decoder != "clumps" or not known.issuperset(card.decoder_rule):
+    decoder = DECODERS.get(card.decoder)
+    if decoder is None or not {field.name for field in fields(decoder.rule)}.issuperset(card.decoder_rule):
         raise NuxelError(
             f"the model {card.title} wants the decoder {card.decoder!r} with {dict(card.decoder_rule)}, which this "
             "nuxel does not have; upgrade nuxel or export the model again"
         )
-    rule = ClumpRule(**card.decoder_rule)  # type: ignore[arg-type]
+    rule: Rule = decoder.rule(**card.decoder_rule)
     if missing := [name for name in rule.maps if name not in card.maps]:
         raise NuxelError(f"the model {card.title} has no map {missing[0]!r}, which its decoder needs")
-    return rule if options.threshold is None else replace(rule, threshold=options.threshold)
+    return rule if options.threshold is None else rule.with_threshold(options.threshold)
+
+
+def decode_seen(seen: Seen, shape: tuple[int, int], card: ModelCard, options: Options) -> Instances:
+    """Nuclei at the image's own size from what the network saw of it."""
+    if isinstance(seen, Found):
+        nuclei = DECODERS[DETECTIONS].decode(seen.detections, shape, decoder_rule(card, options))
+        return _at_least(nuclei, nuclei.labels, options.min_area or 1)
+    return decode_maps(seen, shape, card, options)
+
+
+def warning_of(seen: Seen, card: ModelCard) -> str:
+    """One sentence if nuclei may be missing, else nothing."""
+    if not isinstance(seen, Found) or not seen.full_windows:
+        return ""
+    return (
+        f"nuclei may be missing: {seen.full_windows} window(s) of {card.window} pixels hold as many as the model "
+        f"reports at most ({card.most}); enlarge the image with --scale"
+    )
 
 
 def decode_maps(
@@ -165,10 +213,8 @@ def decode_maps(
     if maps.shape[1] < shape[0] or maps.shape[2] < shape[1]:
         area = shape[0] * shape[1] / (maps.shape[1] * maps.shape[2])
         maps = np.stack([resize_map(m, shape) for m in maps])
-        rule = replace(
-            rule, min_area=round(rule.min_area * area), min_marker_area=round(rule.min_marker_area * area)
-        )
-    nuclei = decode_clumps(maps, rule)
+        rule = rule.enlarged(area)
+    nuclei = DECODERS[card.decoder].decode(maps, rule)
     return _at_least(nuclei, resize_labels(nuclei.labels, shape), options.min_area or 1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -15,8 +16,10 @@ from nuxel.errors import NuxelError
 from nuxel.image.normalise import normalise
 from nuxel.image.pixel_size import checked_pixel_size
 from nuxel.image.read import read_image
+from nuxel.image.resample import ScaledImage
 from nuxel.instances import Instances
-from nuxel.predict.model import DEFAULT_MODEL, model_path, open_models
+from nuxel.predict.detect import attention_of, attention_output
+from nuxel.predict.model import DEFAULT_MODEL, Model, model_path, open_models
 from nuxel.predict.networks import Network
 from nuxel.predict.pipeline import Options, segment_normalised
 
@@ -75,7 +78,42 @@ def segment(
         pixels, pixel_size_um = read.pixels, read.pixel_size_um
     else:
         pixels = _checked(np.asarray(image))
-    return segment_normalised(normalise(pixels), network, chosen, pixel_size_um).nuclei
+    result = segment_normalised(normalise(pixels), network, chosen, pixel_size_um)
+    if result.warning:
+        warnings.warn(result.warning, stacklevel=2)
+    return result.nuclei
+
+
+def attention_map(
+    image: NDArray[np.uint8], model: str | PathLike[str], *, level: int = 4, scale: float = 1.0
+) -> NDArray[np.float32]:
+    """Where a network with attention gates attends: the coefficients of one pyramid level, ``(H, W)`` in ``[0, 1]``.
+
+    Source: attention Mask R-CNN paper, equation 2 and figure 6; of gates with several channels, their mean.
+    Draw it over the image with :func:`nuxel.export.heat_map.draw_heat_map`.
+
+    Parameters
+    ----------
+    image
+        A normalised image, ``(H, W, 3)`` uint8: see :func:`nuxel.image.normalise.normalise`.
+    model
+        A model file.
+    level
+        Of the pyramid, whose level n has the stride ``2 ** n``.
+    scale
+        To run the network at.
+
+    Raises
+    ------
+    NuxelError
+        If the model cannot be used, or has no attention at that level.
+    """
+    opened = Model(model_path(str(model)))
+    attention_output(opened.card, level)
+    view = ScaledImage(image, scale)
+    whole = attention_of(view, functools.partial(opened.attend, level=level), opened.card)
+    rows, columns = (np.arange(n) * m // n for n, m in zip(image.shape[:2], view.shape, strict=True))
+    return whole[np.ix_(rows, columns)]
 
 
 @functools.lru_cache(maxsize=4)

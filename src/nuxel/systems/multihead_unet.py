@@ -279,6 +279,8 @@ class MultiheadUNet:
     name = "multihead_unet"
     decoder = "clumps"
     diameters = (12.0, 60.0)
+    parts = ("encoder", "decoder")
+    most = None
 
     def __post_init__(self) -> None:
         for head in self.loss.by_head:
@@ -315,12 +317,15 @@ class MultiheadUNet:
         drawn = multihead_targets(labels, self.targets)
         return drawn if self.learned == MAPS else drawn[[MAPS.index(name) for name in self.learned]]
 
-    def compute_loss(self, outputs: Tensor, targets: Tensor, annotated: Tensor) -> dict[str, Tensor]:
+    def compute_loss(
+        self, network: nn.Module, images: Tensor, targets: Tensor, annotated: Tensor
+    ) -> dict[str, Tensor]:
         """The weighted losses by the name of the head, and their sum under ``loss``.
 
-        ``outputs`` and ``targets`` are ``(N, K, H, W)`` in the order of the maps that are learned, ``annotated``
-        ``(N, 1, H, W)`` in {0, 1}.
+        ``targets`` are ``(N, K, H, W)`` in the order of the maps that are learned, ``annotated`` ``(N, 1, H, W)`` in
+        {0, 1}.
         """
+        outputs = network(images)
         count = len(self.masks)
         terms = {head: self.loss.terms(head) for head in self.masks}
         values = {
@@ -341,8 +346,9 @@ class MultiheadUNet:
                 )
         return {**parts, "loss": torch.stack(list(parts.values())).sum()}
 
-    def probabilities(self, outputs: Tensor) -> Tensor:
+    def answer(self, network: nn.Module, images: Tensor) -> Tensor:
         """What the exported graph returns: masks as probabilities, other maps that predicting needs as they are."""
+        outputs = network(images)
         count = len(self.masks)
         parts = [torch.sigmoid(outputs[:, :count])]
         for name in self.maps[count:]:

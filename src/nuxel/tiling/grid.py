@@ -61,10 +61,10 @@ def plan_tiles(
             yield Tile((y0, x0, y1, x1), window)
 
 
-def plan_windows(shape: tuple[int, int], side: int) -> Iterator[Tile]:
+def plan_windows(shape: tuple[int, int], side: int, overlap: int | None = None) -> Iterator[Tile]:
     """Square windows of one fixed side for networks whose answer depends on the whole window.
 
-    Neighbours overlap by at least half a side; each owns the pixels that lie deeper inside it than inside its
+    Neighbours overlap by at least ``overlap``; each owns the pixels that lie deeper inside it than inside its
     neighbours. An image smaller than the window has one, which reaches beyond its bottom and right edges.
 
     Parameters
@@ -73,23 +73,26 @@ def plan_windows(shape: tuple[int, int], side: int) -> Iterator[Tile]:
         Height and width of the image, at least 1 each.
     side
         Height and width of every window, at least 2.
+    overlap
+        Pixels, fewer than ``side``; half a side when None.
 
     Examples
     --------
     >>> [(tile.owned, tile.window) for tile in plan_windows((8, 20), 16)]
     [((0, 0, 8, 10), (0, 0, 16, 16)), ((0, 10, 8, 20), (0, 4, 16, 20))]
     """
-    (rows, columns) = (_fixed_spans(length, side) for length in shape)
+    step = side // 2 if overlap is None else side - overlap
+    (rows, columns) = (_fixed_spans(length, side, step) for length in shape)
     for y0, y1, top in rows:
         for x0, x1, left in columns:
             yield Tile((y0, x0, y1, x1), (top, left, top + side, left + side))
 
 
-def _fixed_spans(length: int, side: int) -> list[tuple[int, int, int]]:
+def _fixed_spans(length: int, side: int, step: int) -> list[tuple[int, int, int]]:
     """First and last pixel owned, and where the window starts, along one axis."""
     if length <= side:
         return [(0, length, 0)]
-    count = 1 + -(-(length - side) // (side // 2))
+    count = 1 + -(-(length - side) // step)
     starts = [round(k * (length - side) / (count - 1)) for k in range(count)]
     cuts = [0, *((a + b + side) // 2 for a, b in pairwise(starts)), length]
     return [(first, last, start) for first, last, start in zip(cuts, cuts[1:], starts, strict=False)]

@@ -17,6 +17,7 @@ import onnx
 import torch
 
 from nuxel.data.dataset import find_annotated
+from nuxel.decode.detections import DetectionRule
 from nuxel.errors import NuxelError, UsageError
 from nuxel.export.atomic import replacing
 from nuxel.nn.multihead_unet import UpBlock
@@ -98,7 +99,7 @@ def export_run(run: Path, out: Path, *, tune: bool = False) -> ModelCard:
 def export_module(module: TrainingModule, out: Path, scores: Mapping[str, float] | None = None) -> ModelCard:
     """Write a trained module as ONNX with its card, which also records ``scores``, in the metadata."""
     card = dataclasses.replace(module.card, scores=dict(scores or {}))
-    graph = _graph(module, card.stride)
+    graph = _graph(module, card)
     entry = graph.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, card.to_json()
     try:
@@ -110,8 +111,8 @@ def export_module(module: TrainingModule, out: Path, scores: Mapping[str, float]
     return card
 
 
-def _graph(module: TrainingModule, stride: int) -> onnx.ModelProto:
-    """The ONNX graph with free height and width.
+def _graph(module: TrainingModule, card: ModelCard) -> onnx.ModelProto:
+    """The ONNX graph with free height and width, or of the one window that a network which detects runs at.
 
     The tracing exporter is used because it folds batch normalisation into the convolutions, and because it also
     exports detection networks.
@@ -131,15 +132,23 @@ def _graph(module: TrainingModule, stride: int) -> onnx.ModelProto:
     ):
         path = Path(folder) / "graph.onnx"
         warnings.simplefilter("ignore")
+        detects = card.most is not None
+        side = card.window if detects and card.window else 4 * card.stride
+        free = {2: "height", 3: "width"}
         torch.onnx.export(
             exported,
-            (torch.zeros(1, 3, 4 * stride, 4 * stride),),
+            (torch.zeros(1, 3, side, side),),
             path,
             input_names=["image"],
-            output_names=["maps"],
-            dynamic_axes={"image": {2: "height", 3: "width"}, "maps": {2: "height", 3: "width"}},
+            output_names=list(card.maps) if detects else ["maps"],
+            dynamic_axes=_numbers_of_nuclei(card) if detects else {"image": free, "maps": free},
             opset_version=_OPSET,
             dynamo=False,
         )
         quiet.setLevel(level)
-        return name_sizes(fold_padding(onnx.load(path)), stride)
+        graph = fold_padding(onnx.load(path))
+        return graph if detects else name_sizes(graph, card.stride)
+
+
+def _numbers_of_nuclei(card: ModelCard) -> dict[str, dict[int, str]]:
+    return {name: {0: "nuclei"} for name in DetectionRule().maps if name in card.maps}

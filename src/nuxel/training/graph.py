@@ -22,7 +22,7 @@ def fold_padding(model: onnx.ModelProto) -> onnx.ModelProto:
     producers = {name: node for node in graph.node for name in node.output}
     for conv in [node for node in graph.node if node.op_type == "Conv"]:
         pad = producers.get(conv.input[0])
-        users = [node for node in graph.node if conv.input[0] in node.input]
+        users = [node for node in graph.node if conv.input[0] in _read_by(node)]
         if pad is None or pad.op_type != "Pad" or len(users) != 1:
             continue
         added = _constant(model, pad.input[1], producers)
@@ -69,10 +69,19 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
     kept = []
     for node in reversed(graph.node):
         if wanted.intersection(node.output):
-            wanted.update(node.input)
+            wanted.update(_read_by(node))
             kept.append(node)
     del graph.node[:]
     graph.node.extend(reversed(kept))
+
+
+def _read_by(node: onnx.NodeProto) -> set[str]:
+    """What a node reads, within its branches and loops too."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            names.update(*(_read_by(inner) for inner in graph.node), (out.name for out in graph.output))
+    return names
 
 
 def name_sizes(model: onnx.ModelProto, stride: int) -> onnx.ModelProto:

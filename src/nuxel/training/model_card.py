@@ -23,7 +23,7 @@ def make_card(recipe: Recipe, network: Any, scores: Mapping[str, float] | None =
 
     Whether the network is local or global is found from the network itself. The answer of a global one, such as
     one with squeeze-and-excitation, depends on the window: it runs at the size that it was trained at,
-    ``window``, and has no reach.
+    ``window``, and has no reach. One that detects is global: it ranks all proposals of a window.
 
     Raises
     ------
@@ -31,17 +31,18 @@ def make_card(recipe: Recipe, network: Any, scores: Mapping[str, float] | None =
         If the network is local and yet looks too far to be tiled.
     """
     system, about = recipe.system, recipe.about
-    reach = measure_reach(network, network.stride)
+    reach = measure_reach(network, system.stride) if system.most is None else None
     return ModelCard(
         title=about.title or system.name,
         system=system.name,
         decoder=system.decoder,
         decoder_rule=asdict(system.decoder_rule),
         maps=system.maps,
-        stride=network.stride,
+        stride=system.stride,
         reach=reach or 0,
         context="global" if reach is None else "local",
         window=recipe.schedule.crop if reach is None else None,
+        most=system.most,
         diameters=system.diameters,
         input=INPUT,
         training_data=about.training_data,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,9 +31,9 @@ class TrainingModule(pl.LightningModule):
         self.pictures = pictures
         self.network: nn.Module = recipe.system.build().to(memory_format=torch.channels_last)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """``(N, 3, H, W)`` in ``[0, 1]`` -> probabilities and log diameter ``(N, 4, H, W)``."""
-        return self.recipe.system.probabilities(self.network(images))
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """``(N, 3, H, W)`` in ``[0, 1]`` -> what the exported graph returns."""
+        return self.recipe.system.answer(self.network, images)
 
     @cached_property
     def card(self) -> ModelCard:
@@ -46,9 +47,11 @@ class TrainingModule(pl.LightningModule):
         train_all_but(self.network, [parameter for part in stage.freeze for parameter in groups[part]])
 
     def training_step(self, batch: Sample, _: int) -> Tensor:
+        # what samples or drops within a network draws from here: a function of the step, so that a run can resume
+        torch.manual_seed(_mixed(self.recipe.seed, self.global_step, self.global_rank))
         images, targets, annotated = batch
         images = images.contiguous(memory_format=torch.channels_last)
-        losses = self.recipe.system.compute_loss(self.network(images), targets, annotated)
+        losses = self.recipe.system.compute_loss(self.network, images, targets, annotated)
         named = {f"train/{name}": value.detach() for name, value in losses.items()}
         self.log_dict(named, on_step=False, on_epoch=True, batch_size=len(images))
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)
@@ -69,15 +72,22 @@ class TrainingModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         schedule = self.recipe.schedule
         groups = self.recipe.system.parameter_groups(self.network)
-        optimiser = _OPTIMISERS[schedule.optimiser](
-            [{"params": params, "lr": schedule.greatest_rate(part)} for part, params in groups.items()],
-            weight_decay=schedule.weight_decay,
-        )
+        parts = [{"params": params, "lr": schedule.greatest_rate(part)} for part, params in groups.items()]
+        optimiser = _OPTIMISERS[schedule.optimiser](parts, weight_decay=schedule.weight_decay)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, [_rates(schedule, part) for part in groups])
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-_OPTIMISERS: dict[str, type[torch.optim.Adam]] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+_OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+    "sgd": partial(torch.optim.SGD, momentum=0.9),
+}
+
+
+def _mixed(*numbers: int) -> int:
+    """One seed of several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
 def _rates(schedule: Schedule, part: str) -> Callable[[int], float]:

@@ -15,14 +15,12 @@ from typing import Any, TypeVar
 
 from nuxel.data.dataset import Source
 from nuxel.errors import NuxelError, UsageError
+from nuxel.systems.attention_mask_rcnn import AttentionMaskRCNN
 from nuxel.systems.multihead_unet import MultiheadUNet
+from nuxel.systems.system import System
 from nuxel.training.augment import Augmentation
 
-SYSTEMS: dict[str, type[MultiheadUNet]] = {MultiheadUNet.name: MultiheadUNet}
-
-
-PARTS = ("encoder", "decoder")
-"""The parts of a network that have a learning rate of their own."""
+SYSTEMS: dict[str, type[Any]] = {system.name: system for system in (MultiheadUNet, AttentionMaskRCNN)}
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Stage:
     encoder_rate, decoder_rate
         Where left out, the schedule's.
     freeze
-        Parts, of ``encoder`` and ``decoder``, that keep their weights and the statistics of their batch normalisation.
+        Parts of the network that keep their weights and the statistics of their batch normalisation.
     """
 
     epochs: int
@@ -47,8 +45,6 @@ class Stage:
         for name in ("encoder_rate", "decoder_rate"):
             value = getattr(self, name)
             _require(value is None or _is_amount(value), name, "not be negative", value)
-        if len(set(self.freeze)) != len(self.freeze) or not set(self.freeze) < set(PARTS):
-            raise UsageError(f"freeze must list one of {', '.join(PARTS)} or none, got {list(self.freeze)}")
 
 
 @dataclass(frozen=True)
@@ -62,9 +58,11 @@ class Schedule:
     stages
         In place of ``epochs``: stages, one after the other, each with a learning rate that starts anew.
     optimiser, weight_decay
-        ``"adamw"``, whose decay is decoupled from the gradient, or ``"adam"``, whose decay is part of it.
+        ``"adamw"``, whose decay is decoupled from the gradient, ``"adam"``, whose decay is part of it, or ``"sgd"``
+        with momentum 0.9.
     encoder_rate, decoder_rate, warmup_steps
-        The greatest learning rates, which a stage reaches after ``warmup_steps``, rising linearly.
+        The greatest learning rates, which a stage reaches after ``warmup_steps``, rising linearly. ``decoder_rate`` is
+        that of the system's part ``decoder``, ``encoder_rate`` that of all others.
     policy
         ``"cosine"``: the rates fall to zero at the stage's end, along half a cosine. ``"step"``: they are multiplied by
         ``factor`` after ``every`` epochs of the stage, again and again.
@@ -163,8 +161,9 @@ class Schedule:
         return share * self._factor(step - first * self.steps_per_epoch, stage.epochs * self.steps_per_epoch)
 
     def _rate(self, part: str, stage: Stage) -> float:
-        own = getattr(stage, f"{part}_rate")
-        rate: float = getattr(self, f"{part}_rate") if own is None else own
+        name = "decoder_rate" if part == "decoder" else "encoder_rate"
+        own = getattr(stage, name)
+        rate: float = getattr(self, name) if own is None else own
         return rate
 
     def _factor(self, step: int, total: int) -> float:
@@ -179,7 +178,7 @@ class Schedule:
 
 _CHOICES = {
     "precision": ("32-true", "16-mixed", "bf16-mixed"),
-    "optimiser": ("adamw", "adam"),
+    "optimiser": ("adamw", "adam", "sgd"),
     "policy": ("cosine", "step"),
 }
 
@@ -214,7 +213,7 @@ class About:
 class Recipe:
     """A whole training run. ``raw`` is the TOML as it was read, kept in the run folder."""
 
-    system: MultiheadUNet
+    system: System
     data: Data
     schedule: Schedule
     augmentation: Augmentation
@@ -262,7 +261,13 @@ def make_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
     if tables["schedule"].stages and "epochs" in raw["schedule"]:
         raise UsageError(f"{where}: [schedule] has stages, which have epochs of their own; leave epochs out")
     own = {key: raw[key] for key in sorted(system_tables) if key in raw}
-    system = build_table(system_type, own, where)
+    system: System = build_table(system_type, own, where)
+    for stage in tables["schedule"].stages:
+        if len(set(stage.freeze)) != len(stage.freeze) or not set(stage.freeze) < set(system.parts):
+            raise UsageError(
+                f"{where}: [schedule] freeze must list some of {', '.join(system.parts)} or none, and not all, "
+                f"got {list(stage.freeze)}"
+            )
     stride, crop = system.stride, tables["schedule"].crop
     if crop % stride or crop < 2 * stride:
         raise UsageError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from nuxel.data.dataset import Annotated, read_annotated
+from nuxel.decode.detections import DetectionRule, Detections
 from nuxel.export.overlay import draw_overlay
 from nuxel.export.png import encode_png
 from nuxel.image.resample import resize_labels
 from nuxel.instances import Instances
 from nuxel.labels.relabel import relabel
 from nuxel.metrics.average_precision import DSB2018_THRESHOLDS, MatchTally
+from nuxel.metrics.pixels import foreground_iou
 from nuxel.predict.card import ModelCard
-from nuxel.predict.pipeline import Options, decode_maps, decoder_rule, look_at
+from nuxel.predict.detect import Found
+from nuxel.predict.pipeline import Options, decode_seen, decoder_rule, look_at
 
 if TYPE_CHECKING:
     from nuxel.training.module import TrainingModule
@@ -43,19 +46,24 @@ class WholeImages(Dataset[Whole]):
 
 
 class TorchNetwork:
-    """A module in training, as the prediction pipeline wants it: windows in, maps out."""
+    """A module in training, as the prediction pipeline wants it: windows in, maps or detections out."""
 
     def __init__(self, module: TrainingModule, card: ModelCard) -> None:
         self.module, self.card = module, card
 
-    @torch.no_grad()
     def __call__(self, window: NDArray[np.uint8]) -> NDArray[np.float32]:
-        device = next(self.module.parameters()).device
-        image = (
-            torch.from_numpy(np.ascontiguousarray(window.transpose(2, 0, 1)[None])).to(device).float() / 255
-        )
-        maps: NDArray[np.float32] = self.module(image)[0].float().cpu().numpy()
+        maps: NDArray[np.float32] = self._answer(window)[0].float().cpu().numpy()
         return maps
+
+    def detect(self, window: NDArray[np.uint8]) -> Detections:
+        count = len(DetectionRule().maps)
+        return Detections(*(output.float().cpu().numpy() for output in self._answer(window)[:count]))
+
+    @torch.no_grad()
+    def _answer(self, window: NDArray[np.uint8]) -> Any:
+        device = next(self.module.parameters()).device
+        image = torch.from_numpy(np.ascontiguousarray(window.transpose(2, 0, 1)[None])).to(device)
+        return self.module(image.float() / 255)
 
 
 class Validation:
@@ -66,14 +74,17 @@ class Validation:
         self.tally = MatchTally(DSB2018_THRESHOLDS)
         self.pictures: list[NDArray[np.uint8]] = []
         self.overlaps = {name: np.zeros(2, np.int64) for name in self._names() if name in _MEASURED}
+        self.foregrounds: list[float] = []
 
     def add(self, image: NDArray[np.uint8], truth: NDArray[np.int32]) -> None:
         """Segment one image and compare it, and the maps that it was made from, with its labels."""
         card, options = self.network.card, Options()
-        _, maps = look_at(image, self.network, options)
-        nuclei = decode_maps(maps, image.shape[:2], card, options)
+        _, seen = look_at(image, self.network, options)
+        nuclei = decode_seen(seen, image.shape[:2], card, options)
         self.tally.add(truth, nuclei.labels)
-        self._compare(maps, truth)
+        self.foregrounds.append(foreground_iou(truth, nuclei.labels))
+        if not isinstance(seen, Found):
+            self._compare(seen, truth)
         if len(self.pictures) < _PICTURED:
             self.pictures.append(_beside(image, nuclei, Instances(np.maximum(relabel(truth), 0))))
 
@@ -95,7 +106,8 @@ class Validation:
     def scores(self) -> dict[str, float]:
         """Scores by name, each in ``[0, 1]``.
 
-        ``mAP`` and ``AP50`` are means over images, of the Data Science Bowl's mAP and of the AP at 0.5.
+        ``mAP``, ``AP50`` and ``IoU_foreground`` are means over images, of the Data Science Bowl's mAP, of AP at 0.5,
+        and of the IoU of all pixels of nuclei with all true ones (FCN-8s and Mask R-CNN paper, figure 4).
         ``IoU_nucleus`` and ``IoU_touching`` compare the maps of nuclei and of touching borders, cut at 0.5, with their
         targets, the pixels of all images together (multi-head U-Net paper, figures 5 and 6); a map that the decoder
         does not read has none, and where neither map nor target has a pixel it is 1.
@@ -107,6 +119,7 @@ class Validation:
         return {
             "mAP": self.tally.mean_average_precision(),
             "AP50": float(self.tally.per_image().average_precision[:, 0].mean()),
+            "IoU_foreground": float(np.mean(self.foregrounds)),
             **overlaps,
         }
 

@@ -1,0 +1,357 @@
+"""Mask R-CNN with a plain or a residual-attention feature pyramid: nuclei as boxes first, then a mask in each.
+
+Sources: "Nuclei Detection Using Residual Attention Feature Pyramid Networks" (attention paper) for the pyramid; "MLP
+Coursework 4: Instance Segmentation of Nucleus Images" (FCN-8s and Mask R-CNN paper), sections 2.2 and 3.4, for the
+elimination of overlaps. Proposals, RoIAlign, heads, sampling and their losses are torchvision's.
+
+Boxes are torchvision's ``(x0, y0, x1, y1)`` within this file, and ``(y0, x0, y1, x1)`` in what the graph returns.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.ops import MultiScaleRoIAlign
+
+from nuxel.decode.detections import DetectionRule
+from nuxel.errors import UsageError
+from nuxel.nn.attention_fpn import EXTRAS, VARIANTS, AttentionFPN
+from nuxel.nn.pyramid_backbone import PyramidBackbone
+from nuxel.predict.card import ATTENTION
+
+_FINEST = 2
+"""The pyramid begins at P2: C1 is left out (attention paper, section V)."""
+_STRIDE = 32
+_CLASSES = 2
+"""Background and nucleus."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Parameters
+    ----------
+    backbone, weights, frozen_norm
+        See :class:`nuxel.nn.pyramid_backbone.PyramidBackbone`.
+    pyramid
+        ``"vanilla"`` or a variant of the attention paper's table I: see :class:`nuxel.nn.attention_fpn.AttentionFPN`.
+    levels
+        Levels of the pyramid from P2 on, at most 4. The attention paper has 3: P2, P3 and P4.
+    extra
+        ``"pool"`` for one more, coarser level for proposals only (P6 of Mask R-CNN with ``levels = 4``), or ``"none"``.
+    width
+        Channels of every level.
+    anchors
+        Sides in pixels, one for each level, the extra one included.
+    ratios
+        Heights of anchors over their widths.
+    box_head
+        Width of the two fully connected layers that classify a box and refine it.
+    mask_head
+        Channels of the convolutions before the mask.
+    """
+
+    backbone: str = "tf_efficientnet_lite0"
+    weights: str = "imagenet"
+    frozen_norm: bool = False
+    pyramid: str = "proposed"
+    levels: int = 3
+    extra: str = "none"
+    width: int = 256
+    anchors: tuple[float, ...] = (16.0, 32.0, 64.0)
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    box_head: int = 1024
+    mask_head: tuple[int, ...] = (256, 256, 256, 256)
+
+    def __post_init__(self) -> None:
+        for key, known in (("pyramid", VARIANTS), ("extra", EXTRAS)):
+            if (value := getattr(self, key)) not in known:
+                raise UsageError(f"{key} must be one of {', '.join(known)}, got {value!r}")
+        if not 1 <= self.levels <= 4:
+            raise UsageError(f"a pyramid from P2 on has 1 to 4 levels, got levels {self.levels}")
+        expected = self.levels + (self.extra == "pool")
+        if len(self.anchors) != expected or not all(side > 0 for side in self.anchors):
+            raise UsageError(
+                f"anchors must hold one positive side for each of the {expected} levels, got {list(self.anchors)}"
+            )
+        if not self.ratios or not all(ratio > 0 for ratio in self.ratios):
+            raise UsageError(f"ratios must hold positive numbers, got {list(self.ratios)}")
+        for key in ("width", "box_head"):
+            if getattr(self, key) < 1:
+                raise UsageError(f"{key} must be at least 1, got {getattr(self, key)}")
+        if not self.mask_head or min(self.mask_head) < 1:
+            raise UsageError(f"mask_head must hold positive widths, got {list(self.mask_head)}")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """What the losses are computed on.
+
+    Parameters
+    ----------
+    rpn_positive_iou, rpn_negative_iou
+        Anchors with a greater IoU are nuclei, with a lesser one background; those between teach nothing.
+    rpn_samples, rpn_positive_share
+        Anchors an image, and the greatest share of positive ones.
+    rois, roi_positive_share, roi_iou
+        Proposals an image that reach the heads, the greatest share of positive ones, and the IoU that makes one so.
+    """
+
+    rpn_positive_iou: float = 0.7
+    rpn_negative_iou: float = 0.3
+    rpn_samples: int = 256
+    rpn_positive_share: float = 0.5
+    rois: int = 600
+    roi_positive_share: float = 0.33
+    roi_iou: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if isinstance(value, int):
+                if value < 1:
+                    raise UsageError(f"{name} must be at least 1, got {value}")
+            elif not 0 < value <= 1:
+                raise UsageError(f"{name} must lie above 0 and not above 1, got {value}")
+        if self.rpn_negative_iou > self.rpn_positive_iou:
+            raise UsageError(
+                f"rpn_negative_iou must not be above rpn_positive_iou, got {self.rpn_negative_iou} and "
+                f"{self.rpn_positive_iou}"
+            )
+
+
+@dataclass(frozen=True)
+class DetectionConfig:
+    """What becomes of proposals and boxes, in training and within the exported graph.
+
+    Parameters
+    ----------
+    rpn_nms, proposals
+        Non-maximum suppression of proposals, and how many are kept: the best of each level before it, of all after it.
+    box_nms, box_min_score
+        Non-maximum suppression of refined boxes, and the least score of one; the decoder's rule is applied afterwards.
+    most
+        The greatest number of nuclei of one window; prediction reports when it is reached.
+    """
+
+    rpn_nms: float = 0.7
+    proposals: int = 1000
+    box_nms: float = 0.5
+    box_min_score: float = 0.05
+    most: int = 500
+
+    def __post_init__(self) -> None:
+        for name in ("rpn_nms", "box_nms"):
+            if not 0 < getattr(self, name) <= 1:
+                raise UsageError(f"{name} must lie above 0 and not above 1, got {getattr(self, name)}")
+        if not 0 <= self.box_min_score < 1:
+            raise UsageError(f"box_min_score must lie between 0 and 1, got {self.box_min_score}")
+        for name in ("proposals", "most"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights in the sum of losses (attention paper, equation 3, and the two of the proposals)."""
+
+    objectness: float = 1.0
+    rpn_box: float = 1.0
+    classifier: float = 1.0
+    box: float = 1.0
+    mask: float = 1.0
+
+
+_LOSSES = {
+    "objectness": "loss_objectness",
+    "rpn_box": "loss_rpn_box_reg",
+    "classifier": "loss_classifier",
+    "box": "loss_box_reg",
+    "mask": "loss_mask",
+}
+"""The losses by our names and torchvision's."""
+
+
+class MaskRCNNNetwork(nn.Module):
+    """``(N, 3, H, W)`` in ``[0, 1]``, sides multiples of 32 -> detections of one image, or losses of all."""
+
+    def __init__(self, network: NetworkConfig, sampling: SamplingConfig, detection: DetectionConfig) -> None:
+        super().__init__()
+        self.backbone = PyramidBackbone(network.backbone, network.weights, network.frozen_norm)
+        self.pyramid = AttentionFPN(
+            self.backbone.channels,
+            network.width,
+            network.pyramid,
+            network.extra,
+            network.levels,
+        )
+        names = [str(_FINEST + level) for level in range(network.levels)]
+        self.names = [*names, "pool"] if network.extra == "pool" else names
+        anchors = AnchorGenerator(
+            tuple((side,) for side in network.anchors), (network.ratios,) * len(network.anchors)
+        )
+        kept = {"training": detection.proposals, "testing": detection.proposals}
+        self.rpn = RegionProposalNetwork(
+            anchors,
+            RPNHead(network.width, len(network.ratios)),
+            sampling.rpn_positive_iou,
+            sampling.rpn_negative_iou,
+            sampling.rpn_samples,
+            sampling.rpn_positive_share,
+            kept,
+            kept,
+            detection.rpn_nms,
+        )
+        self.heads = RoIHeads(
+            MultiScaleRoIAlign(names, 7, 2),
+            TwoMLPHead(network.width * 7 * 7, network.box_head),
+            FastRCNNPredictor(network.box_head, _CLASSES),
+            sampling.roi_iou,
+            sampling.roi_iou,
+            sampling.rois,
+            sampling.roi_positive_share,
+            None,
+            detection.box_min_score,
+            detection.box_nms,
+            detection.most,
+            MultiScaleRoIAlign(names, 14, 2),
+            MaskRCNNHeads(network.width, network.mask_head, 1),
+            MaskRCNNPredictor(network.mask_head[-1], network.mask_head[-1], _CLASSES),
+        )
+
+    def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Torchvision's losses, by its names. ``labels`` are ``(N, H, W)``: 0 or less is no nucleus."""
+        features, _ = self._look(images)
+        wanted = [instances_of(one) for one in labels]
+        batch = _batch(images)
+        proposals, of_proposals = self.rpn(batch, features, wanted)
+        _, of_heads = self.heads(features, proposals, batch.image_sizes, wanted)
+        return {**of_proposals, **of_heads}
+
+    def detect(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+        """Of one image ``(1, 3, H, W)``: boxes ``(n, 4)``, scores ``(n,)``, masks ``(n, 28, 28)``, and alphas
+        ``(1, h, w)``, the mean over channels, of each level that has one."""
+        features, alphas = self._look(image)
+        batch = _batch(image)
+        proposals, _ = self.rpn(batch, features)
+        found, _ = self.heads(features, proposals, batch.image_sizes)
+        boxes: Tensor = found[0]["boxes"][:, [1, 0, 3, 2]]
+        return boxes, found[0]["scores"], found[0]["masks"][:, 0], [alpha.mean(1) for alpha in alphas]
+
+    def _look(self, images: Tensor) -> tuple[OrderedDict[str, Tensor], list[Tensor]]:
+        levels, alphas = self.pyramid(self.backbone(images))
+        return OrderedDict(zip(self.names, levels, strict=True)), alphas
+
+
+def _batch(images: Tensor) -> ImageList:
+    return ImageList(images, [(images.shape[2], images.shape[3])] * len(images))
+
+
+def instances_of(labels: Tensor) -> dict[str, Tensor]:
+    """The nuclei of a label image ``(H, W)`` as torchvision wants them.
+
+    Returns
+    -------
+    ``boxes`` ``(n, 4)`` float32 ``(x0, y0, x1, y1)``, half-open, so that a nucleus of one pixel has an area of 1;
+    ``labels`` ``(n,)`` ones; ``masks`` ``(n, H, W)`` uint8. n may be 0.
+
+    Examples
+    --------
+    >>> instances_of(torch.tensor([[0.0, 0.0, 2.0], [-1.0, 0.0, 2.0]]))["boxes"].tolist()
+    [[2.0, 0.0, 3.0, 2.0]]
+    """
+    present = torch.unique(labels)
+    masks = labels[None] == present[present > 0][:, None, None]
+    sides = []
+    for axis in (1, 2):  # what is left of rows and of columns when the other axis is folded
+        line = masks.any(axis)
+        length = line.shape[1]
+        first = line.float().argmax(1)
+        last = length - line.flip(1).float().argmax(1)
+        sides.append((first, last))
+    (x0, x1), (y0, y1) = sides
+    return {
+        "boxes": torch.stack([x0, y0, x1, y1], 1).float(),
+        "labels": torch.ones(len(masks), dtype=torch.int64, device=labels.device),
+        "masks": masks.to(torch.uint8),
+    }
+
+
+@dataclass(frozen=True)
+class AttentionMaskRCNN:
+    """Everything that training, export and prediction ask of a system."""
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    detection: DetectionConfig = field(default_factory=DetectionConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    decoder_rule: DetectionRule = field(default_factory=DetectionRule)
+
+    name = "attention_mask_rcnn"
+    decoder = "detections"
+    parts = ("stem", "encoder", "decoder")
+    masks = ()
+    stride = _STRIDE
+
+    @property
+    def diameters(self) -> tuple[float, float]:
+        """From the smallest to the greatest anchor, half an octave further at both ends."""
+        return min(self.network.anchors) / 2**0.5, max(self.network.anchors) * 2**0.5
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """Names of the graph's outputs: those of the decoder, and attention by the number of its level."""
+        gates = 0 if self.network.pyramid == "vanilla" else 3  # between the backbone's four maps
+        return (*self.decoder_rule.maps, *(f"{ATTENTION}{_FINEST + level}" for level in range(gates)))
+
+    @property
+    def most(self) -> int:
+        return self.detection.most
+
+    def build(self) -> MaskRCNNNetwork:
+        return MaskRCNNNetwork(self.network, self.sampling, self.detection)
+
+    def draw_targets(self, labels: NDArray[np.int32]) -> NDArray[np.float32]:
+        """The label image itself, ``(1, H, W)`` float32; boxes and masks are made of it where the loss is."""
+        return labels[None].astype(np.float32)
+
+    def compute_loss(
+        self, network: nn.Module, images: Tensor, targets: Tensor, annotated: Tensor
+    ) -> dict[str, Tensor]:
+        """The weighted losses by name, and their sum under ``loss``. What is not annotated counts as background."""
+        del annotated
+        found = _own(network).losses(images, targets[:, 0])
+        parts = {name: getattr(self.loss, name) * found[theirs] for name, theirs in _LOSSES.items()}
+        return {**parts, "loss": torch.stack(list(parts.values())).sum()}
+
+    def answer(self, network: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
+        """What the exported graph returns of one image: the outputs that ``maps`` names."""
+        boxes, scores, masks, alphas = _own(network).detect(images)
+        return boxes, scores, masks, *alphas
+
+    def parameter_groups(self, network: nn.Module) -> dict[str, list[nn.Parameter]]:
+        """Parameters by part: ``stem`` is the backbone up to C3, ``encoder`` the rest of it, ``decoder`` all else."""
+        own = _own(network)
+        stages = own.backbone.stages()
+        groups = {
+            "stem": [p for module in stages["stem"] for p in module.parameters(recurse=False)],
+            "encoder": [p for module in stages["top"] for p in module.parameters(recurse=False)],
+        }
+        taken = {id(p) for group in groups.values() for p in group}
+        return {**groups, "decoder": [p for p in own.parameters() if id(p) not in taken]}
+
+
+def _own(network: Any) -> MaskRCNNNetwork:
+    if not isinstance(network, MaskRCNNNetwork):
+        raise TypeError(f"expected a MaskRCNNNetwork, got {type(network).__name__}")
+    return network

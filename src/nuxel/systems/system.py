@@ -1,0 +1,70 @@
+"""What training, export and prediction ask of a system."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+
+class System(Protocol):
+    """A frozen dataclass whose fields are the tables of a recipe; one file a system in this folder."""
+
+    @property
+    def name(self) -> str:
+        """What recipes call it."""
+
+    @property
+    def decoder(self) -> str:
+        """Name of its decoder in :data:`nuxel.decode.decoders.DECODERS`."""
+
+    @property
+    def diameters(self) -> tuple[float, float]:
+        """Nuclei between these diameters, in pixels, are found best."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Parts of the network that a stage can freeze: ``decoder``, which has a learning rate of its own, and others,
+        which have the encoder's."""
+
+    @property
+    def decoder_rule(self) -> Any:
+        """The decoder's parameters."""
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """Names of the outputs that predicting needs, in order."""
+
+    @property
+    def masks(self) -> tuple[str, ...]:
+        """Names of the maps that are probabilities of pixels; they come first, among the targets too."""
+
+    @property
+    def stride(self) -> int:
+        """The sides of the network's input are multiples of this."""
+
+    @property
+    def most(self) -> int | None:
+        """The greatest number of nuclei that it reports of one window; None if it has maps."""
+
+    def build(self) -> nn.Module: ...
+
+    def draw_targets(self, labels: NDArray[np.int32]) -> NDArray[np.float32]:
+        """``(H, W)`` labels -> what the loss compares with, ``(K, H, W)`` float32."""
+
+    def compute_loss(
+        self, network: nn.Module, images: Tensor, targets: Tensor, annotated: Tensor
+    ) -> dict[str, Tensor]:
+        """The weighted losses of a batch by name, and their sum under ``loss``.
+
+        ``images`` are ``(N, 3, H, W)`` in ``[0, 1]``, ``targets`` ``(N, K, H, W)`` as drawn, ``annotated``
+        ``(N, 1, H, W)`` in {0, 1}.
+        """
+
+    def answer(self, network: nn.Module, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """What the exported graph returns: maps ``(N, K, H, W)``, or the outputs that :attr:`maps` names."""
+
+    def parameter_groups(self, network: nn.Module) -> dict[str, list[nn.Parameter]]:
+        """Parameters by part."""
