@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from nuxel.errors import NuxelError, UsageError
@@ -17,21 +18,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change one key: table.key=value"
     )
     parser.add_argument("--resume", action="store_true", help="continue a run after its last finished epoch")
+    parser.add_argument(
+        "--folds",
+        type=int,
+        metavar="K",
+        help="cross-validate: K runs, each validated on its part of the training images",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     train_half()
+    from nuxel.training.folds import train_folds
     from nuxel.training.recipe import read_recipe
     from nuxel.training.train import train
 
     try:
-        checkpoint = train(read_recipe(options.recipe, options.set), options.out, resume=options.resume)
+        recipe = read_recipe(options.recipe, options.set)
+        if options.folds is not None:
+            found = train_folds(recipe, options.out, options.folds, resume=options.resume, tell=_tell)
+            for name, (mean, deviation) in found.items():
+                print(f"{name}: {mean:.4f} +- {deviation:.4f} over {options.folds} folds")
+            return 0
+        checkpoint = train(recipe, options.out, resume=options.resume)
     except NuxelError as error:  # a run either starts or does not: there is no input to go on with
         raise UsageError(str(error)) from None
     print(
         f"trained: {checkpoint}; make a model file of it with: nuxel export-model {options.out} --out MODEL.onnx"
     )
     return 0
+
+
+def _tell(text: str) -> None:
+    print(f"nuxel train: {text}", file=sys.stderr, flush=True)
 
 
 def train_half() -> None:

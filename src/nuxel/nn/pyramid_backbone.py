@@ -13,7 +13,7 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
 from nuxel.errors import NuxelError
-from nuxel.nn.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, _read_state, load_imagenet_weights
+from nuxel.nn.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, load_imagenet_weights, read_state
 
 _RESNETS = ("resnet*", "resnext*", "wide_resnet*")
 _MASK_RCNN = "backbone.body."
@@ -122,7 +122,7 @@ def _load_resnet(body: nn.Module, name: str, weights: str) -> None:
             raise _no_coco(name)
         state = _published(MaskRCNN_ResNet50_FPN_Weights.COCO_V1)
     else:
-        state = _read_state(Path(weights))
+        state = read_state(Path(weights))
         where = f"{weights}: "
     prefix = _MASK_RCNN if any(key.startswith(_MASK_RCNN) for key in state) else ""
     given = _needed({key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)})

@@ -16,11 +16,14 @@ from typing import Any, TypeVar
 from nuxel.data.dataset import Source
 from nuxel.errors import NuxelError, UsageError
 from nuxel.systems.attention_mask_rcnn import AttentionMaskRCNN
+from nuxel.systems.fcn8s import FCN8sSystem
 from nuxel.systems.multihead_unet import MultiheadUNet
 from nuxel.systems.system import System
 from nuxel.training.augment import Augmentation
 
-SYSTEMS: dict[str, type[Any]] = {system.name: system for system in (MultiheadUNet, AttentionMaskRCNN)}
+SYSTEMS: dict[str, type[Any]] = {
+    system.name: system for system in (MultiheadUNet, AttentionMaskRCNN, FCN8sSystem)
+}
 
 
 @dataclass(frozen=True)

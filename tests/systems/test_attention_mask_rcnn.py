@@ -1,0 +1,293 @@
+"""Mask R-CNN: what it is given, what it learns from, and that its model file finds the same nuclei."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torchvision.ops import masks_to_boxes
+
+from nuxel.decode.detections import Detections
+from nuxel.errors import UsageError
+from nuxel.image.resample import ScaledImage
+from nuxel.predict.detect import find
+from nuxel.predict.model import Model
+from nuxel.predict.pipeline import Options, segment_normalised
+from nuxel.systems.attention_mask_rcnn import instances_of
+from nuxel.training.export import export_module
+from nuxel.training.module import TrainingModule
+from nuxel.training.recipe import make_recipe
+from nuxel.training.validate import TorchNetwork
+
+SMALL: dict[str, Any] = {
+    "backbone": "resnet18", "weights": "none", "width": 8, "box_head": 16, "mask_head": [8],
+    "anchors": [8, 16, 32],
+}  # fmt: skip
+VARIANTS = ("vanilla", "no_gamma", "pixel", "concat", "proposed", "non_local")
+
+
+def recipe(crop: int = 64, **network: Any) -> Any:
+    return make_recipe(
+        {
+            "system": "attention_mask_rcnn",
+            "network": {**SMALL, **network},
+            "sampling": {"rpn_samples": 32, "rois": 32},
+            "detection": {"proposals": 50, "most": 20, "box_min_score": 0.0},
+            "schedule": {"crop": crop},
+        }
+    )
+
+
+def module(**network: Any) -> TrainingModule:
+    torch.manual_seed(0)
+    return TrainingModule(recipe(**network))
+
+
+def two_nuclei() -> NDArray[np.int32]:
+    labels = np.zeros((64, 64), np.int32)
+    labels[10:26, 8:30], labels[40:41, 50:51] = 3, 7
+    return labels
+
+
+def losses(trained: TrainingModule, labels: NDArray[np.int32]) -> dict[str, torch.Tensor]:
+    system = trained.recipe.system
+    targets = torch.from_numpy(system.draw_targets(labels))[None]
+    torch.manual_seed(1)
+    return system.compute_loss(
+        trained.network, torch.rand(1, 3, *labels.shape), targets, torch.ones_like(targets)
+    )
+
+
+class TestInstances:
+    def test_boxes_are_those_of_the_masks(self) -> None:
+        labels = torch.from_numpy(two_nuclei()).float()
+        found = instances_of(labels)
+        expected = masks_to_boxes(found["masks"]) + torch.tensor(
+            [0.0, 0, 1, 1]
+        )  # torchvision's end is the last pixel
+        assert torch.equal(found["boxes"], expected)
+        assert found["boxes"].tolist() == [[8, 10, 30, 26], [50, 40, 51, 41]]
+        assert found["masks"].sum((1, 2)).tolist() == [16 * 22, 1]
+        assert found["labels"].tolist() == [1, 1]
+
+    @pytest.mark.parametrize("value", [0, -1])
+    def test_none(self, value: int) -> None:
+        found = instances_of(torch.full((5, 7), float(value)))
+        assert {name: tuple(array.shape) for name, array in found.items()} == {
+            "boxes": (0, 4), "labels": (0,), "masks": (0, 5, 7),
+        }  # fmt: skip
+
+    def test_a_nucleus_that_fills_the_image(self) -> None:
+        assert instances_of(torch.ones(4, 6))["boxes"].tolist() == [[0, 0, 6, 4]]
+
+
+class TestLosses:
+    @pytest.mark.parametrize("pyramid", VARIANTS)
+    def test_every_part_learns(self, pyramid: str) -> None:
+        trained = module(pyramid=pyramid)
+        found = losses(trained, two_nuclei())
+        assert set(found) == {"objectness", "rpn_box", "classifier", "box", "mask", "loss"}
+        assert found["loss"].item() == pytest.approx(sum(v.item() for k, v in found.items() if k != "loss"))
+        found["loss"].backward()
+        for name, part in trained.network.named_children():
+            assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters()), name
+
+    def test_an_image_without_nuclei_teaches_that_there_are_none(self) -> None:
+        trained = module()
+        found = losses(trained, np.zeros((64, 64), np.int32))
+        found["loss"].backward()
+        assert all(torch.isfinite(value) for value in found.values())
+        assert found["mask"].item() == found["rpn_box"].item() == 0
+        assert found["objectness"].item() > 0
+
+    def test_weights_of_the_losses(self) -> None:
+        trained = module()
+        plain = losses(trained, two_nuclei())
+        weights = dataclasses.replace(trained.recipe.system.loss, mask=3.0, box=0.0)
+        system = dataclasses.replace(trained.recipe.system, loss=weights)
+        targets = torch.from_numpy(system.draw_targets(two_nuclei()))[None]
+        torch.manual_seed(1)
+        found = system.compute_loss(trained.network, torch.rand(1, 3, 64, 64), targets, targets)
+        assert found["mask"].item() == pytest.approx(3 * plain["mask"].item(), rel=1e-5)
+        assert found["box"].item() == 0
+
+    def test_the_same_step_samples_the_same_proposals(self) -> None:
+        """What a run draws follows from its seed and the step, so that it can be killed and resumed."""
+        trained = module()
+        trained.log = trained.log_dict = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+        targets = torch.from_numpy(trained.recipe.system.draw_targets(two_nuclei()))[None]
+        batch = (torch.rand(1, 3, 64, 64), targets, torch.ones_like(targets))
+        first = trained.training_step(batch, 0)
+        torch.rand(100)
+        assert torch.equal(first, trained.training_step(batch, 0))
+
+
+class TestParts:
+    @pytest.mark.parametrize("backbone", ["resnet18", "tf_efficientnet_lite0"])
+    def test_every_parameter_is_in_one_group(self, backbone: str) -> None:
+        trained = module(backbone=backbone)
+        groups = trained.recipe.system.parameter_groups(trained.network)
+        assert tuple(groups) == trained.recipe.system.parts
+        numbers = [id(p) for group in groups.values() for p in group]
+        assert len(set(numbers)) == len(numbers) == len(list(trained.network.parameters()))
+        assert all(groups.values())
+
+    def test_stages_freeze_the_stem(self) -> None:
+        stages = [{"epochs": 1, "freeze": ["stem", "encoder"]}, {"epochs": 1, "freeze": ["stem"]}]
+        raw = {**recipe().raw, "schedule": {"crop": 64, "stages": stages}}
+        trained = TrainingModule(make_recipe(raw))
+        trained.on_train_epoch_start()
+        groups = trained.recipe.system.parameter_groups(trained.network)
+        learning = {part: any(p.requires_grad for p in group) for part, group in groups.items()}
+        assert learning == {"stem": False, "encoder": False, "decoder": True}
+
+    def test_a_stage_names_parts_that_there_are(self) -> None:
+        raw = {
+            **recipe().raw,
+            "schedule": {"crop": 64, "stages": [{"epochs": 1, "freeze": ["head"]}]},
+        }
+        with pytest.raises(UsageError, match="freeze must list some of stem, encoder, decoder"):
+            make_recipe(raw)
+
+
+WRONG = [
+    ({"anchors": [8, 16]}, "anchors must hold one positive side for each of the 3 levels, got .8.0, 16.0."),
+    ({"extra": "pool"}, "for each of the 4 levels"),
+    ({"levels": 5}, "1 to 4 levels, got levels 5"),
+    ({"ratios": [1, -1]}, "ratios must hold positive numbers"),
+    ({"pyramid": "plain"}, "pyramid must be one of vanilla, "),
+    ({"extra": "p7"}, "extra must be one of none, pool"),
+    ({"width": 0}, "width must be at least 1"),
+    ({"mask_head": []}, "mask_head must hold positive widths"),
+]
+
+
+@pytest.mark.parametrize(("network", "words"), WRONG)
+def test_what_is_wrong_is_one_sentence(network: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        recipe(**network)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "values", "words"),
+    [
+        ("sampling", {"rois": 0}, "rois must be at least 1"),
+        ("sampling", {"roi_iou": 0.0}, "roi_iou must lie above 0"),
+        ("sampling", {"rpn_negative_iou": 0.8}, "must not be above rpn_positive_iou"),
+        ("detection", {"rpn_nms": 1.5}, "rpn_nms must lie above 0 and not above 1"),
+        ("detection", {"most": 0}, "most must be at least 1"),
+        ("detection", {"box_min_score": 1.0}, "box_min_score must lie between 0 and 1"),
+    ],
+)
+def test_sampling_and_detection_are_checked(table: str, values: dict[str, Any], words: str) -> None:
+    raw = recipe().raw
+    with pytest.raises(UsageError, match=words):
+        make_recipe({**raw, table: {**raw[table], **values}})
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingModule, Model]:
+    trained = module().eval()
+    path = tmp_path_factory.mktemp("model") / "m.onnx"
+    export_module(trained, path)
+    return trained, Model(path, threads=1)
+
+
+class TestExported:
+    def test_onnx_runtime_gives_torchs_answer(self, exported: tuple[TrainingModule, Model]) -> None:
+        trained, model = exported
+        window = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+        expected, found = TorchNetwork(trained, trained.card).detect(window), model.detect(window)
+        assert len(expected) == len(found) == 20
+        assert np.abs(expected.boxes - found.boxes).max() < 1e-2
+        assert np.abs(expected.scores - found.scores).max() < 1e-4
+        assert np.abs(expected.masks - found.masks).max() < 1e-3
+
+    def test_its_card(self, exported: tuple[TrainingModule, Model]) -> None:
+        card = exported[1].card
+        assert (card.context, card.window, card.most, card.decoder) == ("global", 64, 20, "detections")
+        assert card.maps == ("boxes", "scores", "masks", "attention_2", "attention_3", "attention_4")
+
+    def test_a_cap_that_is_hit_is_reported(self, exported: tuple[TrainingModule, Model]) -> None:
+        image = np.random.default_rng(0).integers(0, 256, (64, 80, 3)).astype(np.uint8)
+        result = segment_normalised(image, exported[1], Options())
+        assert "2 window(s) of 64 pixels hold as many as the model reports at most (20)" in result.warning
+
+    def test_attention_has_the_levels_resolution(self, exported: tuple[TrainingModule, Model]) -> None:
+        model = exported[1]
+        window = np.zeros((64, 64, 3), np.uint8)
+        assert [model.attend(window, level).shape for level in (2, 3, 4)] == [(16, 16), (8, 8), (4, 4)]
+        with pytest.raises(UsageError, match="no attention map of level 5; it has levels 2, 3, 4"):
+            model.attend(window, 5)
+
+    @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (30, 20)])
+    def test_images_smaller_than_the_stride(
+        self, exported: tuple[TrainingModule, Model], shape: tuple[int, int]
+    ) -> None:
+        result = segment_normalised(np.zeros((*shape, 3), np.uint8), exported[1], Options())
+        assert result.nuclei.labels.shape == shape
+
+    def test_vanilla_has_no_attention(self, tmp_path: Path) -> None:
+        export_module(module(pyramid="vanilla").eval(), tmp_path / "m.onnx")
+        with pytest.raises(UsageError, match="it has none at all"):
+            Model(tmp_path / "m.onnx", threads=1).attend(np.zeros((64, 64, 3), np.uint8), 4)
+
+    def test_test_time_augmentation_is_refused(self, exported: tuple[TrainingModule, Model]) -> None:
+        with pytest.raises(UsageError, match="reports boxes"):
+            segment_normalised(np.zeros((64, 64, 3), np.uint8), exported[1], Options(tta=True))
+
+
+class Bright:
+    """Detects every bright rectangle of a window, with a full mask and a box that hugs it."""
+
+    def __init__(self, card: Any) -> None:
+        self.card = card
+
+    def detect(self, window: NDArray[np.uint8]) -> Detections:
+        from scipy import ndimage
+
+        found = ndimage.find_objects(ndimage.label(window[..., 0] > 128)[0])
+        boxes = [(s[0].start, s[1].start, s[0].stop, s[1].stop) for s in found]
+        count = len(boxes)
+        return Detections(
+            np.array(boxes, np.float32).reshape(-1, 4),
+            np.full(count, 0.9, np.float32),
+            np.ones((count, 4, 4), np.float32),
+        )
+
+
+class TestWindows:
+    """A toy that detects perfectly: what goes wrong then is the windows' fault."""
+
+    @pytest.fixture
+    def bright(self) -> Bright:
+        return Bright(dataclasses.replace(module().card, window=64, most=1000))
+
+    def scene(self) -> tuple[NDArray[np.uint8], int]:
+        """Squares of 7 x 7 every 11 pixels: on every seam and corner."""
+        image = np.zeros((330, 210, 3), np.uint8)
+        starts = [(y, x) for y in range(2, 320, 11) for x in range(2, 200, 11)]
+        for y, x in starts:
+            image[y : y + 7, x : x + 7] = 255
+        return image, len(starts)
+
+    def test_each_nucleus_has_one_owner(self, bright: Bright) -> None:
+        image, count = self.scene()
+        nuclei = segment_normalised(image, bright, Options()).nuclei
+        assert len(nuclei) == count > 500
+        assert np.array_equal(nuclei.labels > 0, image[..., 0] > 0)
+        assert set(np.bincount(nuclei.labels.ravel())[1:]) == {49}
+
+    def test_boxes_are_in_pixels_of_the_image_at_any_scale(self, bright: Bright) -> None:
+        image, count = self.scene()
+        found = find(ScaledImage(image, 2.0), bright)
+        sides = found.detections.boxes[:, 2:] - found.detections.boxes[:, :2]
+        assert sides.mean() == pytest.approx(7, abs=0.5)
+        nuclei = segment_normalised(image, bright, Options(scale=2.0)).nuclei
+        assert len(nuclei) == count
