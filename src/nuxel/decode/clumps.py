@@ -120,7 +120,7 @@ def decode_clumps(maps: NDArray[np.uint8], rule: ClumpRule) -> Instances:
         seeds &= labels > 0
         labels = _split(labels, _markers(seeds, rule.min_marker_area), maps, rule.split)
     _fill_holes(labels)
-    return _keep(labels, nucleus, rule)
+    return keep(labels, nucleus, rule.min_area, rule.min_score)
 
 
 def _markers(seeds: NDArray[np.bool_], min_area: int) -> Labels:
@@ -182,14 +182,22 @@ def _fill_holes(labels: Labels) -> None:
         labels += fill[gaps]
 
 
-def _keep(labels: Labels, nucleus: NDArray[np.uint8], rule: ClumpRule) -> Instances:
-    """Drop what is too small or too faint, and number the rest in the order of their first pixel."""
+def keep(labels: Labels, nucleus: NDArray[np.uint8], min_area: int, min_score: float) -> Instances:
+    """Drop what is too small or too faint, and number the rest in the order of their first pixel.
+
+    Parameters
+    ----------
+    labels
+        ``(H, W)``, from 0; numbers may be skipped.
+    nucleus
+        ``(H, W)``, probability times 255; the score of a label is its mean, in ``[0, 1]``.
+    """
     runs = find_runs(labels)
     lengths = runs.stop - runs.start
     sums = np.add.reduceat(nucleus.ravel(), runs.row * labels.shape[1] + runs.start)
     areas = np.bincount(runs.value, weights=lengths)
     scores = np.bincount(runs.value, weights=sums) / np.maximum(areas, 1) / 255
-    kept = (areas >= max(rule.min_area, 1)) & (scores >= rule.min_score)
+    kept = (areas >= max(min_area, 1)) & (scores >= min_score)
     kept[0] = False
     present, first = np.unique(runs.value, return_index=True)
     order = present[np.argsort(first)]

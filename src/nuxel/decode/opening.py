@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from nuxel.decode.clumps import ClumpRule, _keep
+from nuxel.decode.clumps import keep
 from nuxel.errors import UsageError
 from nuxel.instances import Instances
 
@@ -125,7 +125,7 @@ def decode_opening(maps: NDArray[np.uint8], rule: OpeningRule) -> Instances:
     """
     nucleus = maps[0]
     labels = _open(nucleus >= math.ceil(rule.threshold * 255), rule.degree)
-    return _keep(labels, nucleus, ClumpRule(min_area=rule.min_area, min_score=rule.min_score))
+    return keep(labels, nucleus, rule.min_area, rule.min_score)
 
 
 _CROSS = ((1, 0),)
