@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torchvision.models.detection.roi_heads import project_masks_on_boxes
 from torchvision.ops import masks_to_boxes
 
-from nuxel.decode.detections import Detections
+from nuxel.decode.detections import DetectionRule, Detections, decode_detections
 from nuxel.errors import UsageError
 from nuxel.image.resample import ScaledImage
 from nuxel.predict.detect import find
@@ -67,13 +68,29 @@ class TestInstances:
     def test_boxes_are_those_of_the_masks(self) -> None:
         labels = torch.from_numpy(two_nuclei()).float()
         found = instances_of(labels)
-        expected = masks_to_boxes(found["masks"]) + torch.tensor(
-            [0.0, 0, 1, 1]
-        )  # torchvision's end is the last pixel
+        # torchvision's corners are the centres of the outermost pixels
+        expected = masks_to_boxes(found["masks"]) + torch.tensor([-0.5, -0.5, 0.5, 0.5])
         assert torch.equal(found["boxes"], expected)
-        assert found["boxes"].tolist() == [[8, 10, 30, 26], [50, 40, 51, 41]]
+        assert found["boxes"].tolist() == [[7.5, 9.5, 29.5, 25.5], [49.5, 39.5, 50.5, 40.5]]
         assert found["masks"].sum((1, 2)).tolist() == [16 * 22, 1]
         assert found["labels"].tolist() == [1, 1]
+
+    def test_what_the_mask_head_learns_is_pasted_where_it_was(self) -> None:
+        """Torchvision's mask targets, through our decoder: no shift, by half a pixel or less."""
+        rows, columns = np.mgrid[:64, :64]
+        labels = np.zeros((64, 64), np.int32)
+        for number, (y, x, radius) in enumerate([(15, 17, 9), (40.5, 30, 12), (20, 48, 6.5)], 1):
+            labels[(rows - y) ** 2 + (columns - x) ** 2 < radius**2] = number
+        found = instances_of(torch.from_numpy(labels))
+        count = len(found["boxes"])
+        masks = project_masks_on_boxes(found["masks"], found["boxes"], torch.arange(count), 28)
+        boxes = found["boxes"][:, [1, 0, 3, 2]] + 0.5  # as the network's answer has them
+        detections = Detections(boxes.numpy(), np.ones(count, np.float32), masks.numpy())
+        drawn = decode_detections(detections, (64, 64), DetectionRule()).labels > 0
+        assert drawn.sum() == pytest.approx((labels > 0).sum(), rel=0.01)
+        centres = [np.mean(np.nonzero(part), axis=1) for part in (drawn, labels > 0)]
+        assert np.abs(centres[0] - centres[1]).max() < 0.05
+        assert np.count_nonzero(drawn != (labels > 0)) < 0.02 * drawn.sum()
 
     @pytest.mark.parametrize("value", [0, -1])
     def test_none(self, value: int) -> None:
@@ -83,7 +100,7 @@ class TestInstances:
         }  # fmt: skip
 
     def test_a_nucleus_that_fills_the_image(self) -> None:
-        assert instances_of(torch.ones(4, 6))["boxes"].tolist() == [[0, 0, 6, 4]]
+        assert instances_of(torch.ones(4, 6))["boxes"].tolist() == [[-0.5, -0.5, 5.5, 3.5]]
 
 
 class TestLosses:

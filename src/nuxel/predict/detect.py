@@ -59,14 +59,14 @@ def find(view: ScaledImage, network: Detector) -> Found:
     apart; the decoder's non-maximum suppression, which sees the whole image, keeps one. A nucleus wider than the
     overlap, a quarter of the window's side, may be cut where it leaves the window that owns it.
     """
-    parts = [Detections.empty()]
+    parts = []
     full = 0
     margin = fixed_window(network.card) / _MARGIN
     for tile in windows(view.shape, network.card):
         found = network.detect(view.window(tile.window))
         full += network.card.most is not None and len(found) >= network.card.most
         parts.append(_owned(found.shifted(tile.window[0], tile.window[1]), tile.owned, margin))
-    whole = Detections.concatenate([part for part in parts if len(part)] or parts[:1])
+    whole = Detections.concatenate(parts)
     factors = (full_side / side for full_side, side in zip(view.full_shape, view.shape, strict=True))
     return Found(whole.scaled(*factors), full)
 

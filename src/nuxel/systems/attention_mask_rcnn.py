@@ -4,7 +4,9 @@ Sources: "Nuclei Detection Using Residual Attention Feature Pyramid Networks" (a
 Coursework 4: Instance Segmentation of Nucleus Images" (FCN-8s and Mask R-CNN paper), sections 2.2 and 3.4, for the
 elimination of overlaps. Proposals, RoIAlign, heads, sampling and their losses are torchvision's.
 
-Boxes are torchvision's ``(x0, y0, x1, y1)`` within this file, and ``(y0, x0, y1, x1)`` in what the graph returns.
+Boxes are torchvision's ``(x0, y0, x1, y1)`` within this file, and ``(y0, x0, y1, x1)`` in what the graph returns. Its
+RoIAlign puts the centre of pixel i at i, and everywhere else here pixel i spans ``[i, i + 1)``: boxes lie half a pixel
+further up and left for torchvision. Left out, every mask would be drawn half a pixel off.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ from nuxel.predict.card import ATTENTION
 _FINEST = 2
 """The pyramid begins at P2: C1 is left out (attention paper, section V)."""
 _STRIDE = 32
+_HALF = 0.5
+"""From torchvision's coordinates to ours, in pixels."""
 _CLASSES = 2
 """Background and nucleus."""
 
@@ -245,7 +249,7 @@ class MaskRCNNNetwork(nn.Module):
         batch = _batch(image)
         proposals, _ = self.rpn(batch, features)
         found, _ = self.heads(features, proposals, batch.image_sizes)
-        boxes: Tensor = found[0]["boxes"][:, [1, 0, 3, 2]]
+        boxes: Tensor = found[0]["boxes"][:, [1, 0, 3, 2]] + _HALF
         return boxes, found[0]["scores"], found[0]["masks"][:, 0], [alpha.mean(1) for alpha in alphas]
 
     def _look(self, images: Tensor) -> tuple[OrderedDict[str, Tensor], list[Tensor]]:
@@ -262,13 +266,13 @@ def instances_of(labels: Tensor) -> dict[str, Tensor]:
 
     Returns
     -------
-    ``boxes`` ``(n, 4)`` float32 ``(x0, y0, x1, y1)``, half-open, so that a nucleus of one pixel has an area of 1;
-    ``labels`` ``(n,)`` ones; ``masks`` ``(n, H, W)`` uint8. n may be 0.
+    ``boxes`` ``(n, 4)`` float32 ``(x0, y0, x1, y1)`` around all of the outermost pixels, so that a nucleus of one pixel
+    has an area of 1; ``labels`` ``(n,)`` ones; ``masks`` ``(n, H, W)`` uint8. n may be 0.
 
     Examples
     --------
     >>> instances_of(torch.tensor([[0.0, 0.0, 2.0], [-1.0, 0.0, 2.0]]))["boxes"].tolist()
-    [[2.0, 0.0, 3.0, 2.0]]
+    [[1.5, -0.5, 2.5, 1.5]]
     """
     present = torch.unique(labels)
     masks = labels[None] == present[present > 0][:, None, None]
@@ -281,7 +285,7 @@ def instances_of(labels: Tensor) -> dict[str, Tensor]:
         sides.append((first, last))
     (x0, x1), (y0, y1) = sides
     return {
-        "boxes": torch.stack([x0, y0, x1, y1], 1).float(),
+        "boxes": torch.stack([x0, y0, x1, y1], 1).float() - _HALF,
         "labels": torch.ones(len(masks), dtype=torch.int64, device=labels.device),
         "masks": masks.to(torch.uint8),
     }
