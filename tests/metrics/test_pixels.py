@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nuxel.metrics.overlap import overlap_table
-from nuxel.metrics.pixels import count_error, mean_iou, pixel_accuracy
+from nuxel.metrics.pixels import count_error, foreground_iou, mean_iou, pixel_accuracy
 
 TRUTH = np.array([[1, 1, 1, 2, 0, 0, 0, 0]])
 PREDICTED = np.array([[9, 9, 0, 5, 5, 0, 0, 7]])
@@ -15,6 +15,7 @@ def test_two_classes_of_pixels() -> None:
     # Foreground in both 3, background in both 2, wrong 3.
     assert pixel_accuracy(TRUTH, PREDICTED) == 5 / 8
     assert mean_iou(TRUTH, PREDICTED) == pytest.approx((3 / 6 + 2 / 5) / 2)
+    assert foreground_iou(TRUTH, PREDICTED) == pytest.approx(3 / 6)
     assert mean_iou(overlap_table(TRUTH, PREDICTED)) == pytest.approx(0.45)
 
 
@@ -27,10 +28,10 @@ def test_pixels_that_are_not_annotated_do_not_count() -> None:
 
 def test_class_that_does_not_occur() -> None:
     full = np.ones((1, 8), int)
-    assert mean_iou(EMPTY, EMPTY) == 1
+    assert mean_iou(EMPTY, EMPTY) == foreground_iou(EMPTY, EMPTY) == 1
     assert mean_iou(full, full) == 1
     assert mean_iou(full, TRUTH) == pytest.approx((4 / 8 + 0) / 2)
-    assert pixel_accuracy(full, EMPTY) == mean_iou(full, EMPTY) == 0
+    assert pixel_accuracy(full, EMPTY) == mean_iou(full, EMPTY) == foreground_iou(full, EMPTY) == 0
 
 
 def test_nothing_annotated() -> None:

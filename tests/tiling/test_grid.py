@@ -104,10 +104,11 @@ def test_no_window_is_larger_than_asked_for(shape, halo, stride, more):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (64, 64), (65, 64), (200, 333), (1000, 70)])
-@pytest.mark.parametrize("side", [2, 16, 64])
-def test_fixed_windows_own_every_pixel_once_and_overlap_by_half(shape, side):
+@pytest.mark.parametrize(("side", "overlap"), [(2, None), (16, None), (64, None), (64, 16), (16, 1), (16, 0)])
+def test_fixed_windows_own_every_pixel_once_and_overlap(shape, side, overlap):
     owners = np.zeros(shape, int)
-    for tile in plan_windows(shape, side):
+    inside = (side // 2 if overlap is None else overlap) // 2
+    for tile in plan_windows(shape, side, overlap):
         (y0, x0, y1, x1), (top, left, bottom, right) = tile.owned, tile.window
         assert (bottom - top, right - left) == (side, side)
         owners[y0:y1, x0:x1] += 1
@@ -118,7 +119,7 @@ def test_fixed_windows_own_every_pixel_once_and_overlap_by_half(shape, side):
             assert start >= 0
             assert start <= first < last <= stop
             assert stop <= max(length, side)
-            # what is owned lies at least a quarter of a side inside, but for the edges of the image
-            assert first == 0 or first - start >= side // 4
-            assert last == length or stop - last >= side // 4
+            # what is owned lies at least half the overlap inside, but for the edges of the image
+            assert first == 0 or first - start >= inside
+            assert last == length or stop - last >= inside
     assert (owners == 1).all()

@@ -102,3 +102,36 @@ def test_sizes_are_named_by_their_share_of_the_image() -> None:
         "scaled": [1, 3, "height_2", "width_2"],
         "wide": [1, 12, "height_2", "width_2"],
     }
+
+
+def test_what_only_a_branch_reads_stays() -> None:
+    """Detection networks have branches and loops, which read from the graph around them."""
+
+    def branch(name: str, source: str) -> onnx.GraphProto:
+        output = helper.make_tensor_value_info(name, 1, None)
+        return helper.make_graph([helper.make_node("Identity", [source], [name])], name, [], [output])
+
+    nodes = [
+        helper.make_node("Mul", ["image", "image"], ["square"]),
+        helper.make_node("Add", ["image", "image"], ["double"]),
+        helper.make_node(
+            "If",
+            ["yes"],
+            ["answer"],
+            then_branch=branch("one", "square"),
+            else_branch=branch("two", "double"),
+        ),
+        helper.make_node("Sub", ["image", "image"], ["unread"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "branches",
+        [helper.make_tensor_value_info("image", 1, [1, 1, 2, 2])],
+        [helper.make_tensor_value_info("answer", 1, None)],
+        [onnx.numpy_helper.from_array(np.array(True), "yes")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    folded = fold_padding(model)
+    assert [node.op_type for node in folded.graph.node] == ["Mul", "Add", "If"]
+    image = np.full((1, 1, 2, 2), 3, np.float32)
+    np.testing.assert_array_equal(_answer(folded, image), image**2)
