@@ -108,7 +108,7 @@ def test_what_only_a_branch_reads_stays() -> None:
     """Detection networks have branches and loops, which read from the graph around them."""
 
     def branch(name: str, source: str) -> onnx.GraphProto:
-        output = helper.make_tensor_value_info(name, 1, None)
+        output = helper.make_tensor_value_info(name, 1, [1, 1, 2, 2])
         return helper.make_graph([helper.make_node("Identity", [source], [name])], name, [], [output])
 
     nodes = [
@@ -127,7 +127,7 @@ def test_what_only_a_branch_reads_stays() -> None:
         nodes,
         "branches",
         [helper.make_tensor_value_info("image", 1, [1, 1, 2, 2])],
-        [helper.make_tensor_value_info("answer", 1, None)],
+        [helper.make_tensor_value_info("answer", 1, [1, 1, 2, 2])],
         [onnx.numpy_helper.from_array(np.array(True), "yes")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
