@@ -1,0 +1,384 @@
+"""Splines around nuclei, and polygons turned into pixels."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy import ndimage
+from scipy.interpolate import CubicSpline, make_interp_spline
+from skimage.draw import polygon as skimage_polygon
+from skimage.measure import find_contours
+
+from nuxel.errors import UsageError
+from nuxel.labels.splines import Spline, fit_spline, paint_polygons, polygon_runs, splines_of
+
+DATA = Path(__file__).parents[2].parent / "shared" / "data" / "dsb2018" / "labels"
+EIGHT = np.ones((3, 3), bool)
+
+
+def filled(polygon, shape):
+    """How many runs of the polygon hold each pixel."""
+    runs = polygon_runs([np.asarray(polygon, float)], shape)
+    image = np.zeros(shape, int)
+    for row, start, stop in zip(runs.row, runs.start, runs.stop, strict=True):
+        image[row, start:stop] += 1
+    return image
+
+
+def winding(polygon, shape):
+    """How often the polygon goes around each pixel centre: the angle that it sweeps, pixel by pixel."""
+    rows, columns = np.indices(shape) + 0.5
+    away = [np.arctan2(y - rows, x - columns) for y, x in [*polygon, polygon[0]]]
+    swept = sum((b - a + np.pi) % (2 * np.pi) - np.pi for a, b in pairwise(away))
+    return np.round(swept / (2 * np.pi))
+
+
+def star(rng, corners, middle, radius):
+    """A polygon without crossings."""
+    angle = np.sort(rng.uniform(0, 2 * np.pi, corners))
+    reach = rng.uniform(0.3, 1, corners) * radius
+    return np.stack([middle + reach * np.sin(angle), middle + reach * np.cos(angle)], axis=1)
+
+
+def iou(one, other):
+    return (one & other).sum() / (one | other).sum()
+
+
+def solid(mask):
+    """The largest piece without holes, by definition: what is cut off from the edge by it."""
+    pieces, count = ndimage.label(mask, EIGHT)
+    sizes = [(pieces == piece).sum() for piece in range(1, count + 1)]
+    outside, _ = ndimage.label(np.pad(pieces != 1 + int(np.argmax(sizes)), 1, constant_values=True))
+    return (outside != outside[0, 0])[1:-1, 1:-1]
+
+
+def middles(mask):
+    """The middles of the pixel sides around a mask: scikit-image's contour at one half."""
+    (contour,) = find_contours(np.pad(solid(mask), 1).astype(float), 0.5, fully_connected="high")
+    return contour[:-1] - 0.5
+
+
+def farthest(points, spline):
+    """The largest distance from the points to the curve."""
+    curve = spline.points(100 * len(spline.control))
+    return max(np.linalg.norm(curve - point, axis=1).min() for point in points)
+
+
+def blob(seed, side=14):
+    """A ragged mask: often with holes, several pieces and thin parts, at times reaching the edge."""
+    rng = np.random.default_rng(seed)
+    mask = ndimage.gaussian_filter(rng.normal(size=(side, side)), rng.uniform(0.5, 3)) > 0
+    mask[rng.integers(side), rng.integers(side)] = True
+    return mask
+
+
+# ---- polygons to pixels ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_inside_is_where_the_polygon_winds_around_the_centre(seed):
+    rng = np.random.default_rng(seed)
+    polygon = rng.uniform(-3, 15, (rng.integers(3, 12), 2))
+    np.testing.assert_array_equal(filled(polygon, (12, 10)), winding(polygon, (12, 10)) != 0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_as_scikit_image_where_nothing_crosses(seed):
+    polygon = star(np.random.default_rng(seed), 20, 12.0, 14.0)
+    expected = np.zeros((24, 25), int)
+    expected[skimage_polygon(*(polygon.T - 0.5), expected.shape)] = 1
+    np.testing.assert_array_equal(filled(polygon, expected.shape), expected)
+
+
+def test_a_pixel_spans_from_its_number_to_the_next():
+    square = [[2, 3], [2, 7], [5, 7], [5, 3]]
+    expected = np.zeros((8, 9), int)
+    expected[2:5, 3:7] = 1
+    np.testing.assert_array_equal(filled(square, (8, 9)), expected)
+
+
+@settings(deadline=None)
+@given(
+    centre=st.tuples(st.integers(1, 15), st.integers(1, 15)),
+    rim=st.lists(st.integers(0, 31), min_size=3, max_size=10, unique=True),
+)
+def test_polygons_with_common_sides_share_every_pixel_out(centre, rim):
+    # corners on half pixels, so that many sides run through pixel centres
+    around = [(0, i) for i in range(8)] + [(i, 8) for i in range(8)]
+    around += [(8, 8 - i) for i in range(8)] + [(8 - i, 0) for i in range(8)]
+    middle = np.array(centre) / 2
+    corners = sorted({0, 8, 16, 24, *rim})
+    total = np.zeros((8, 8), int)
+    for a, b in pairwise([*corners, 32]):
+        total += filled([middle, around[a], around[b % 32]], (8, 8))
+    np.testing.assert_array_equal(total, 1)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_neither_start_nor_direction_nor_closing_matters(seed):
+    polygon = np.round(np.random.default_rng(seed).uniform(0, 9, (7, 2)) * 2) / 2
+    expected = filled(polygon, (9, 9))
+    for same in (polygon[::-1], np.roll(polygon, 3, axis=0), np.vstack([polygon, polygon[:1]])):
+        np.testing.assert_array_equal(filled(same, (9, 9)), expected)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_lies_beyond_the_image_is_cut_off(seed):
+    polygon = np.random.default_rng(seed).uniform(-20, 30, (6, 2))
+    whole = filled(polygon + 20, (50, 50))
+    np.testing.assert_array_equal(filled(polygon, (9, 7)), whole[20:29, 20:27])
+
+
+def test_an_outline_that_runs_over_its_beginning_has_no_hole():
+    once = [[1, 1], [1, 9], [9, 9], [9, 1]]
+    again = [*once, *once[:3], [5, 5]]
+    np.testing.assert_array_equal(filled(again, (10, 10)), filled(once, (10, 10)))
+
+
+def test_both_halves_of_an_eight_are_inside():
+    eight = filled([[0, 0], [0, 6], [8, 0], [8, 6]], (8, 6))
+    assert eight[0].tolist() == eight[7].tolist() == [1] * 6
+    assert eight.sum() == 24
+
+
+def test_a_hole_joined_to_the_outside_by_a_cut_stays_a_hole():
+    outer, inner = [[0, 0], [0, 6], [6, 6], [6, 0], [0, 0]], [[2, 2], [4, 2], [4, 4], [2, 4], [2, 2]]
+    expected = np.ones((6, 6), int)
+    expected[2:4, 2:4] = 0
+    np.testing.assert_array_equal(filled(outer + inner, (6, 6)), expected)
+
+
+@pytest.mark.parametrize(
+    "polygons", [[], [np.empty((0, 2))], [np.ones((1, 2))], [np.array([[1.0, 1], [3, 3], [2, 2]])]]
+)
+def test_what_encloses_nothing_has_no_pixels(polygons):
+    assert len(polygon_runs(polygons, (5, 5))) == 0
+    assert paint_polygons(polygons, (5, 5)).tolist() == [[0] * 5] * 5
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 4), (4, 0)])
+def test_an_image_without_pixels(shape):
+    assert paint_polygons([np.array([[0.0, 0], [0, 3], [3, 3]])], shape).shape == shape
+
+
+def square(top, left, side, width=None):
+    bottom, right = top + side, left + (width or side)
+    return np.array([[top, left], [top, right], [bottom, right], [bottom, left]], float)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
+def test_none_of_nested_polygons_is_lost(order):
+    nested = [square(0, 0, 9), square(2, 2, 5), square(3, 3, 1)]
+    labels = paint_polygons([nested[i] for i in order], (9, 9))
+    assert [(labels == 1 + order.index(i)).sum() for i in range(3)] == [81 - 25, 25 - 1, 1]
+
+
+def test_the_smaller_of_two_that_overlap_is_whole():
+    assert paint_polygons([square(0, 0, 1, 4), square(0, 2, 1, 6)], (1, 9)).tolist() == [
+        [1, 1, 1, 1, 2, 2, 2, 2, 0]
+    ]
+
+
+def test_the_smaller_is_the_one_with_fewer_pixels_in_the_image():
+    large_outside = square(0, -20, 1, 23)
+    assert paint_polygons([square(0, 0, 1, 5), large_outside], (1, 6)).tolist() == [[2, 2, 2, 1, 1, 0]]
+
+
+def test_of_the_same_polygon_twice_the_later_remains():
+    assert np.unique(paint_polygons([square(1, 1, 3)] * 2, (5, 5))).tolist() == [0, 2]
+
+
+def test_too_small_for_any_centre_is_one_pixel_on_top():
+    speck, sliver = square(2.6, 2.6, 0.2), np.array([[0.1, 0.6], [4.9, 0.7], [4.9, 0.8]])
+    labels = paint_polygons([speck, square(0, 0, 5), sliver], (5, 5))
+    assert np.argwhere(labels == 1).tolist() == [[2, 2]]
+    assert np.argwhere(labels == 3).tolist() == [[3, 0]]
+
+
+def test_too_small_and_outside_is_nothing():
+    specks = [square(-0.3, 2.6, 0.2), square(2.6, 5.1, 0.2), square(5.1, 2.6, 0.2), square(2.6, -0.3, 0.2)]
+    assert not paint_polygons(specks, (5, 5)).any()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_painting_is_drawing_one_after_the_other_from_large_to_small(seed):
+    rng = np.random.default_rng(seed)
+    polygons = [star(rng, 12, rng.uniform(0, 40), rng.uniform(2, 15)) for _ in range(30)]
+    masks = [filled(polygon, (40, 40)) > 0 for polygon in polygons]
+    expected = np.zeros((40, 40), int)
+    for number in sorted(range(30), key=lambda i: (-masks[i].sum(), i)):
+        expected[masks[number]] = number + 1
+    labels = paint_polygons(polygons, (40, 40))
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(labels, expected)
+
+
+# ---- the curve ------------------------------------------------------------------------------------------
+
+CONTROL = np.array([[3.0, 4.0], [2.0, 11.5], [9.0, 14.0], [13.0, 8.0], [8.0, 5.0]])
+
+
+def test_it_passes_through_its_control_points():
+    np.testing.assert_allclose(Spline(CONTROL).points(35)[::7], CONTROL, atol=1e-12)
+
+
+def test_it_is_the_periodic_cubic_spline():
+    reference = make_interp_spline(np.arange(6), np.vstack([CONTROL, CONTROL[:1]]), k=3, bc_type="periodic")
+    np.testing.assert_allclose(Spline(CONTROL).points(41), reference(np.arange(41) * 5 / 41), atol=1e-12)
+
+
+def test_it_is_smooth_everywhere_and_at_its_ends_as_elsewhere():
+    curve = Spline(CONTROL).points(5000)
+    ahead = np.roll(curve, -1, axis=0)
+    bend = ahead + np.roll(curve, 1, axis=0) - 2 * curve
+    # continuous: the second difference changes by little from point to point
+    assert np.abs(np.roll(bend, -1, axis=0) - bend).max() < 0.005 * np.abs(bend).max()
+
+
+def test_which_control_point_comes_first_does_not_matter():
+    turned = Spline(np.roll(CONTROL, 2, axis=0)).points(50)
+    np.testing.assert_allclose(np.roll(turned, -20, axis=0), Spline(CONTROL).points(50), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "control",
+    [np.zeros((2, 2)), np.zeros((4, 3)), np.zeros(4), np.full((4, 2), np.nan), np.full((3, 2), np.inf)],
+)
+def test_what_are_no_control_points(control):
+    with pytest.raises(ValueError, match="control points must be"):
+        Spline(control)
+
+
+def test_its_pixels_are_those_whose_centres_it_encloses():
+    spline = Spline(CONTROL)
+    expected = winding(spline.points(3000), (16, 17)) != 0
+    np.testing.assert_array_equal(spline.rasterise((16, 17)), expected)
+    np.testing.assert_array_equal(spline.rasterise((6, 9)), expected[:6, :9])
+
+
+# ---- fitting --------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 10**6), tolerance=st.sampled_from([0.3, 0.5, 1.0, 3.0]))
+def test_the_curve_keeps_what_it_promises(seed, tolerance):
+    mask = blob(seed)
+    spline = fit_spline(mask, tolerance)
+    assert iou(spline.rasterise(mask.shape), solid(mask)) > 0.95
+    assert farthest(middles(mask), spline) <= tolerance + 0.001
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10**6))
+def test_the_curve_through_all_middles_encloses_exactly_the_pixels(seed):
+    mask = blob(seed)
+    spline = fit_spline(mask, 1e-9)
+    assert sorted(spline.control.tolist()) == sorted(middles(mask).tolist())
+    np.testing.assert_array_equal(spline.rasterise(mask.shape), solid(mask))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_fewer_control_points_would_do(seed):
+    mask = solid(blob(seed, side=24))
+    spline = fit_spline(mask)
+    outline = np.roll(middles(mask), 1, axis=0)
+    # the same points, from where and in the direction in which the fit goes
+    start = np.argwhere(mask)[0] + [0, 0.5]
+    outline = np.roll(outline, -int(np.linalg.norm(outline - start, axis=1).argmin()), axis=0)
+    if outline[1][1] < outline[0][1]:
+        outline = np.roll(outline[::-1], 1, axis=0)
+    along = np.cumsum(np.linalg.norm(outline - np.roll(outline, 1, axis=0), axis=1))
+    for count in range(3, len(spline.control) + 1):
+        nodes = np.vstack([np.eye(count), np.eye(count)[:1]])
+        basis = CubicSpline(np.arange(count + 1), nodes, bc_type="periodic")(along / along[-1] * count)
+        control = np.linalg.lstsq(basis, outline)[0]
+        close = np.linalg.norm(basis @ control - outline, axis=1).max() <= 1
+        good = close and iou(Spline(control).rasterise(mask.shape), mask) > 0.95
+        assert good == (count == len(spline.control))
+    np.testing.assert_allclose(spline.control, control, atol=1e-9)
+
+
+def test_a_disc_needs_four():
+    rows, columns = np.mgrid[:40, :40]
+    spline = fit_spline((rows - 19) ** 2 + (columns - 20) ** 2 < 15**2)
+    assert len(spline.control) == 4
+    np.testing.assert_allclose(spline.control.mean(axis=0), [19.5, 20.5], atol=0.1)
+
+
+@pytest.mark.parametrize(
+    "picture", ["#", "##", "#########", "#.. .#. ..#", "#.. #.. ###", "##### #...# #...# #####", "#####"]
+)
+def test_nuclei_of_few_pixels(picture):
+    mask = np.array([[mark == "#" for mark in row] for row in picture.split()])
+    for nucleus in (mask, mask.T):
+        np.testing.assert_array_equal(fit_spline(nucleus, 0.3).rasterise(nucleus.shape), solid(nucleus))
+        assert iou(fit_spline(nucleus).rasterise(nucleus.shape), solid(nucleus)) > 0.95
+
+
+def test_of_several_pieces_the_largest_is_taken():
+    mask = np.zeros((20, 20), bool)
+    mask[1:3, 1:3] = mask[8:18, 5:17] = True
+    mask[11:13, 9:12] = False
+    expected = np.zeros((20, 20), bool)
+    expected[8:18, 5:17] = True
+    assert iou(fit_spline(mask).rasterise(mask.shape), expected) > 0.95
+
+
+def test_at_the_edge_as_anywhere():
+    mask = blob(3)
+    mask[:, 0] = mask[0] = True
+    inner = fit_spline(np.pad(mask, 7)).control - 7
+    np.testing.assert_allclose(fit_spline(mask).control, inner, atol=1e-9)
+
+
+def test_a_tolerance_larger_than_the_image_still_gives_the_nucleus():
+    mask = blob(1)
+    assert iou(fit_spline(mask, 1e9).rasterise(mask.shape), solid(mask)) > 0.95
+
+
+@pytest.mark.parametrize("tolerance", [0, -1, np.nan, np.inf])
+def test_no_tolerance(tolerance):
+    with pytest.raises(UsageError, match="must be a positive number of pixels"):
+        fit_spline(np.ones((3, 3), bool), tolerance)
+
+
+@pytest.mark.parametrize("mask", [np.zeros((4, 4), bool), np.zeros((0, 3), bool), np.ones((2, 2, 2), bool)])
+def test_no_nucleus(mask):
+    with pytest.raises(ValueError, match="at least one pixel"):
+        fit_spline(mask)
+
+
+def test_splines_of_a_label_image_lie_where_the_nuclei_are():
+    labels = np.full((40, 50), -1)
+    labels[:30] = 0
+    labels[3:15, 4:20] = 900_000_000
+    labels[18:28, 30:50] = 5
+    splines = splines_of(labels)
+    assert list(splines) == [5, 900_000_000]
+    for number, spline in splines.items():
+        assert iou(spline.rasterise(labels.shape), labels == number) > 0.95
+
+
+def test_no_nuclei_no_splines():
+    assert splines_of(np.array([[0, -1]])) == {}
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
+def test_real_nuclei_come_back():
+    counts = []
+    for path in sorted(DATA.glob("*.png"))[::80]:
+        labels = np.asarray(Image.open(path)).astype(np.int32)
+        labels[labels > 15] = 0
+        for number, spline in splines_of(labels).items():
+            nucleus = labels == number
+            assert iou(spline.rasterise(labels.shape), solid(nucleus)) > 0.95, (path, number)
+            if nucleus.sum() >= 30:
+                counts.append(len(spline.control))
+    assert len(counts) > 60
+    assert np.median(counts) <= 10
