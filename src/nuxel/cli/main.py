@@ -15,6 +15,7 @@ _VERBS = {
     "evaluate": "compare predicted nuclei with true ones",
     "train": "train a system from a recipe",
     "study": "run a paper's study: its tables beside ours",
+    "thin": "make partly annotated label images from fully annotated ones",
     "export-model": "turn a training run into one model file",
     "models": "list the models that ship with nuxel",
     "info": "say what an image or a model file holds",
