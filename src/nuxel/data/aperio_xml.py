@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nuxel.errors import NuxelError
-from nuxel.labels.splines import paint_polygons
+from nuxel.labels.polygons import paint_polygons
 
 _FARTHEST = 1e7  # pixels; no slide is as large
 
