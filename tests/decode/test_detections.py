@@ -5,6 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from nuxel.decode.detections import LEAST_LEFT, DetectionRule, Detections, decode_detections
 from nuxel.errors import NuxelError, UsageError
@@ -534,3 +535,37 @@ def test_a_user_s_threshold_is_the_least_score():
 
 def test_a_rule_for_an_enlarged_image():
     assert DetectionRule(overlap="best").enlarged(4.0) == DetectionRule(overlap="best", min_area=32)
+
+
+# ---- dilation --------------------------------------------------------------------------------------------
+
+DILATED = DetectionRule(min_area=1, dilate=True)
+
+
+def test_a_lone_nucleus_grows_by_a_square():
+    found = detections(((2, 3, 4, 5), 0.9), ((0, 7, 1, 8), 0.8))
+    assert labels_of(found, (5, 8), DILATED) == digits("00000011 00222211 00222200 00222200 00222200")
+
+
+def test_far_apart_it_is_scipy_s_dilation():
+    found = detections(((1, 1, 4, 5), 0.9, RING), ((6, 9, 9, 10), 0.8))
+    masks = np.array(labels_of(found, (11, 12))) > 0
+    grown = np.array(labels_of(found, (11, 12), DILATED)) > 0
+    assert np.array_equal(grown, ndimage.binary_dilation(masks, np.ones((3, 3))))
+
+
+def test_no_nucleus_grows_into_another():
+    found = detections(((1, 1, 3, 3), 0.9), ((1, 3, 3, 5), 0.8), ((1, 6, 3, 7), 0.7))
+    assert labels_of(found, (4, 8), DILATED) == digits("11122233 11122233 11122233 11122233")
+
+
+def test_grown_nuclei_are_numbered_in_the_order_of_their_first_pixel_and_keep_their_scores():
+    found = detections(((1, 2, 2, 4), 0.7), ((1, 0, 2, 1), 0.9))
+    nuclei = decode_detections(found, (3, 5), DILATED)
+    assert nuclei.labels[:, 0].tolist() == [1, 1, 1]
+    assert nuclei.scores.tolist() == [np.float32(0.9), np.float32(0.7)]
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (1, 1), (4, 5)])
+def test_nothing_grows_from_nothing(shape):
+    assert not decode_detections(Detections.empty(), shape, DILATED).labels.any()

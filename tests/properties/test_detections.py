@@ -3,7 +3,7 @@
 import dataclasses
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
@@ -110,6 +110,7 @@ def test_no_hole_is_left_but_where_another_nucleus_is(found, shape, rule):
 @given(random_detections(), SHAPES, RULES)
 @settings(max_examples=150, deadline=None)
 def test_the_first_in_rank_keeps_its_whole_mask(found, shape, rule):
+    assume(rule.overlap != "probability")
     if rule.overlap == "biggest":
         # What the suppression leaves, it leaves to the biggest.
         rule = dataclasses.replace(rule, mask_nms=1.0)
@@ -123,6 +124,17 @@ def test_the_first_in_rank_keeps_its_whole_mask(found, shape, rule):
         assert any(
             (mask == alone[index]).all() for index, mask in with_source(found, nuclei) if index == first
         )
+
+
+@given(random_detections(), SHAPES, RULES)
+@settings(max_examples=150, deadline=None)
+def test_by_probability_no_more_is_lost_than_is_apart_or_too_small(found, shape, rule):
+    """A pixel of a nucleus that was kept is some nucleus', unless it is not connected to what that one keeps."""
+    rule = dataclasses.replace(rule, overlap="probability")
+    nuclei = decode_detections(found, shape, rule)
+    for index, mask in with_source(found, nuclei):
+        free = decoded_alone(found, index, shape, rule) & (nuclei.labels == 0)
+        assert not (free & ndimage.binary_dilation(mask)).any()
 
 
 @given(random_detections(unique_by=lambda found: found), SHAPES, RULES, st.randoms(use_true_random=False))
@@ -182,3 +194,22 @@ def test_what_lies_elsewhere_changes_nothing(one, other, rule):
     below = np.where(second.labels > 0, second.labels + len(first), 0)
     np.testing.assert_array_equal(both.labels, np.concatenate([first.labels, below]))
     np.testing.assert_array_equal(both.scores, np.concatenate([first.scores, second.scores]))
+
+
+@given(random_detections(), SHAPES, RULES)
+@settings(max_examples=200, deadline=None)
+def test_dilation_adds_to_each_nucleus_what_is_near_and_takes_from_none(found, shape, rule):
+    before = decode_detections(found, shape, rule)
+    after = decode_detections(found, shape, dataclasses.replace(rule, dilate=True))
+    assert len(after) == len(before)
+    kept = before.labels > 0
+    partner = dict(zip(before.labels[kept].tolist(), after.labels[kept].tolist(), strict=True))
+    assert len(set(partner.values())) == len(before)
+    reach = ndimage.binary_dilation(kept, np.ones((3, 3)))
+    assert np.array_equal(after.labels > 0, reach)
+    for old, new in partner.items():
+        assert (after.labels[before.labels == old] == new).all()
+        assert ndimage.label(after.labels == new)[1] == 1
+        assert after.scores[new - 1] == before.scores[old - 1]
+    numbers, first = np.unique(after.labels, return_index=True)
+    assert (np.diff(first[numbers > 0]) > 0).all()

@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change one key: table.key=value"
     )
+    parser.add_argument(
+        "--init", metavar="RUN", help="start from the weights of this run (or checkpoint) of the same network"
+    )
     parser.add_argument("--resume", action="store_true", help="continue a run after its last finished epoch")
     parser.add_argument(
         "--folds",
@@ -29,11 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     train_half()
     from nuxel.training.folds import train_folds
-    from nuxel.training.recipe import read_recipe
+    from nuxel.training.recipe import make_recipe, read_recipe
     from nuxel.training.train import train
 
     try:
         recipe = read_recipe(options.recipe, options.set)
+        if options.init is not None:
+            recipe = make_recipe({**recipe.raw, "init": options.init}, str(options.recipe))
         if options.folds is not None:
             found = train_folds(recipe, options.out, options.folds, resume=options.resume, tell=_tell)
             for name, (mean, deviation) in found.items():

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nuxel.data.thin import UNKNOWN
 from nuxel.errors import NuxelError
 from nuxel.image.find import find_images
 from nuxel.image.formats import is_image_name, stem
@@ -50,11 +51,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Annotated:
-    """An image file and the label file, or the folder of masks, that goes with it."""
+    """An image file and the label file, or the folder of masks, that goes with it.
+
+    If it is ``partial``, 0 in its labels means not annotated, rather than background.
+    """
 
     image: Path
     labels: Path
     group: str
+    partial: bool = False
 
 
 def find_annotated(source: Source) -> list[Annotated]:
@@ -142,6 +147,8 @@ def read_annotated(item: Annotated) -> tuple[NDArray[np.uint8], NDArray[np.int32
         raise NuxelError(
             f"{item.labels}: labels are {labels.shape}, but the image {item.image.name} is {pixels.shape[:2]}"
         )
+    if item.partial:
+        labels[labels == 0] = UNKNOWN
     return pixels, labels
 
 

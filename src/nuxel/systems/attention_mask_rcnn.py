@@ -125,7 +125,7 @@ class SamplingConfig:
             if isinstance(value, int):
                 if value < 1:
                     raise UsageError(f"{name} must be at least 1, got {value}")
-            elif not 0 < value <= 1:
+            elif isinstance(value, float) and not 0 < value <= 1:
                 raise UsageError(f"{name} must lie above 0 and not above 1, got {value}")
         if self.rpn_negative_iou > self.rpn_positive_iou:
             raise UsageError(
@@ -177,17 +177,19 @@ class LossConfig:
 
 
 _LOSSES = {
-    "objectness": "loss_objectness",
-    "rpn_box": "loss_rpn_box_reg",
-    "classifier": "loss_classifier",
-    "box": "loss_box_reg",
-    "mask": "loss_mask",
+    "loss_objectness": "objectness",
+    "loss_rpn_box_reg": "rpn_box",
+    "loss_classifier": "classifier",
+    "loss_box_reg": "box",
+    "loss_mask": "mask",
 }
-"""The losses by our names and torchvision's."""
+"""The losses by torchvision's names, and ours."""
 
 
 class MaskRCNNNetwork(nn.Module):
     """``(N, 3, H, W)`` in ``[0, 1]``, sides multiples of 32 -> detections of one image, or losses of all."""
+
+    proposer: type[RegionProposalNetwork] = RegionProposalNetwork
 
     def __init__(self, network: NetworkConfig, sampling: SamplingConfig, detection: DetectionConfig) -> None:
         super().__init__()
@@ -205,7 +207,7 @@ class MaskRCNNNetwork(nn.Module):
             tuple((side,) for side in network.anchors), (network.ratios,) * len(network.anchors)
         )
         kept = {"training": detection.proposals, "testing": detection.proposals}
-        self.rpn = RegionProposalNetwork(
+        self.rpn = self.proposer(
             anchors,
             RPNHead(network.width, len(network.ratios)),
             sampling.rpn_positive_iou,
@@ -237,7 +239,7 @@ class MaskRCNNNetwork(nn.Module):
         """Torchvision's losses, by its names. ``labels`` are ``(N, H, W)``: 0 or less is no nucleus."""
         features, _ = self._look(images)
         wanted = [instances_of(one) for one in labels]
-        batch = _batch(images)
+        batch = batch_of(images)
         proposals, of_proposals = self.rpn(batch, features, wanted)
         _, of_heads = self.heads(features, proposals, batch.image_sizes, wanted)
         return {**of_proposals, **of_heads}
@@ -246,18 +248,23 @@ class MaskRCNNNetwork(nn.Module):
         """Of one image ``(1, 3, H, W)``: boxes ``(n, 4)``, scores ``(n,)``, masks ``(n, 28, 28)``, and alphas
         ``(1, h, w)``, the mean over channels, of each level that has one."""
         features, alphas = self._look(image)
-        batch = _batch(image)
-        proposals, _ = self.rpn(batch, features)
-        found, _ = self.heads(features, proposals, batch.image_sizes)
+        batch = batch_of(image)
+        found, _ = self.heads(features, self.propose(batch, features), batch.image_sizes)
         boxes: Tensor = found[0]["boxes"][:, [1, 0, 3, 2]] + _HALF
         return boxes, found[0]["scores"], found[0]["masks"][:, 0], [alpha.mean(1) for alpha in alphas]
+
+    def propose(self, batch: ImageList, features: dict[str, Tensor]) -> list[Tensor]:
+        """``(k, 4)`` boxes of each image that may hold a nucleus."""
+        proposals: list[Tensor] = self.rpn(batch, features)[0]
+        return proposals
 
     def _look(self, images: Tensor) -> tuple[OrderedDict[str, Tensor], list[Tensor]]:
         levels, alphas = self.pyramid(self.backbone(images))
         return OrderedDict(zip(self.names, levels, strict=True)), alphas
 
 
-def _batch(images: Tensor) -> ImageList:
+def batch_of(images: Tensor) -> ImageList:
+    """Images of one size as torchvision wants them."""
     return ImageList(images, [(images.shape[2], images.shape[3])] * len(images))
 
 
@@ -334,9 +341,7 @@ class AttentionMaskRCNN:
     ) -> dict[str, Tensor]:
         """The weighted losses by name, and their sum under ``loss``. What is not annotated counts as background."""
         del annotated
-        found = _own(network).losses(images, targets[:, 0])
-        parts = {name: getattr(self.loss, name) * found[theirs] for name, theirs in _LOSSES.items()}
-        return {**parts, "loss": torch.stack(list(parts.values())).sum()}
+        return weighted(_own(network).losses(images, targets[:, 0]), self.loss)
 
     def answer(self, network: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
         """What the exported graph returns of one image: the outputs that ``maps`` names."""
@@ -353,6 +358,13 @@ class AttentionMaskRCNN:
         }
         taken = {id(p) for group in groups.values() for p in group}
         return {**groups, "decoder": [p for p in own.parameters() if id(p) not in taken]}
+
+
+def weighted(losses: dict[str, Tensor], weights: LossConfig) -> dict[str, Tensor]:
+    """Losses by our names, each times its weight, and their sum under ``loss``; torchvision's may have its names."""
+    ours = {_LOSSES.get(name, name): value for name, value in losses.items()}
+    parts = {name: getattr(weights, name) * value for name, value in ours.items()}
+    return {**parts, "loss": torch.stack(list(parts.values())).sum()}
 
 
 def _own(network: Any) -> MaskRCNNNetwork:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,3 +69,11 @@ class System(Protocol):
 
     def parameter_groups(self, network: nn.Module) -> dict[str, list[nn.Parameter]]:
         """Parameters by part."""
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A system that looks at the training set before it starts."""
+
+    def prepare(self, network: nn.Module, labels: Iterable[NDArray[np.int32]]) -> None:
+        """Set what the network takes from the set's label images, ``(H, W)`` each, at the images' own scale."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import onnx
 import torch
+from torch import Tensor
 
 from nuxel.data.dataset import find_annotated
 from nuxel.decode.detections import DetectionRule
@@ -50,15 +51,29 @@ def load_run(run: Path) -> TrainingModule:
     raw = json.loads(record.read_text(encoding="utf-8"))
     raw["network"] = {**raw.get("network", {}), "weights": "none"}
     module = TrainingModule(make_recipe(raw, str(record)))
-    try:
-        weights = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    except Exception as error:  # bytes that are no checkpoint raise anything
-        raise NuxelError(f"{checkpoint}: the checkpoint is damaged ({type(error).__name__})") from None
+    weights = read_weights(checkpoint)
     try:
         module.load_state_dict(weights)
     except RuntimeError:
         raise NuxelError(f"{checkpoint}: the checkpoint does not fit its recipe, {record}") from None
     return module.eval()
+
+
+def read_weights(checkpoint: Path) -> dict[str, Tensor]:
+    """The weights in a checkpoint, the averaged ones where weights are averaged.
+
+    Raises
+    ------
+    NuxelError
+        If it is damaged.
+    """
+    try:
+        weights: dict[str, Tensor] = torch.load(checkpoint, map_location="cpu", weights_only=True)[
+            "state_dict"
+        ]
+    except Exception as error:  # bytes that are no checkpoint raise anything
+        raise NuxelError(f"{checkpoint}: the checkpoint is damaged ({type(error).__name__})") from None
+    return weights
 
 
 def export_run(run: Path, out: Path, *, tune: bool = False) -> ModelCard:

@@ -18,11 +18,12 @@ from nuxel.errors import NuxelError, UsageError
 from nuxel.systems.attention_mask_rcnn import AttentionMaskRCNN
 from nuxel.systems.fcn8s import FCN8sSystem
 from nuxel.systems.multihead_unet import MultiheadUNet
+from nuxel.systems.partial_mask_rcnn import PartialMaskRCNN
 from nuxel.systems.system import System
 from nuxel.training.augment import Augmentation
 
 SYSTEMS: dict[str, type[Any]] = {
-    system.name: system for system in (MultiheadUNet, AttentionMaskRCNN, FCN8sSystem)
+    system.name: system for system in (MultiheadUNet, AttentionMaskRCNN, FCN8sSystem, PartialMaskRCNN)
 }
 
 
@@ -197,10 +198,17 @@ def _is_amount(value: float) -> bool:
 
 @dataclass(frozen=True)
 class Data:
-    """Where the annotated images are."""
+    """Where the annotated images are.
+
+    Parameters
+    ----------
+    partial
+        In the label images of ``train`` 0 means not annotated, rather than background.
+    """
 
     train: tuple[Source, ...] = ()
     val: tuple[Source, ...] = ()
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -214,7 +222,15 @@ class About:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole training run. ``raw`` is the TOML as it was read, kept in the run folder."""
+    """A whole training run.
+
+    Parameters
+    ----------
+    init
+        A run folder or a checkpoint whose weights are the first ones.
+    raw
+        The TOML as it was read, kept in the run folder.
+    """
 
     system: System
     data: Data
@@ -222,6 +238,7 @@ class Recipe:
     augmentation: Augmentation
     about: About
     seed: int
+    init: str | None
     raw: Mapping[str, Any] = field(repr=False)
 
 
@@ -254,10 +271,13 @@ def make_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
         raise UsageError(f"{where}: system must be one of {', '.join(SYSTEMS)}, got {name!r}")
     system_type = SYSTEMS[name]
     system_tables = {f.name for f in dataclasses.fields(system_type)}
-    _known_keys(raw, {"system", "seed", *system_tables, *_TABLES}, where)
+    _known_keys(raw, {"system", "seed", "init", *system_tables, *_TABLES}, where)
     seed = raw.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise UsageError(f"{where}: seed must be a whole number >= 0, got {seed!r}")
+    init = raw.get("init")
+    if init is not None and not (isinstance(init, str) and init):
+        raise UsageError(f"{where}: init must name a run folder or a checkpoint, got {init!r}")
     tables: dict[str, Any] = {
         key: build_table(kind, raw.get(key, {}), f"{where}: [{key}]") for key, kind in _TABLES.items()
     }
@@ -277,7 +297,7 @@ def make_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
             f"{where}: [schedule] crop must be a multiple of the network's stride {stride} and at least "
             f"{2 * stride}, got {crop}"
         )
-    return Recipe(system=system, seed=seed, raw=raw, **tables)
+    return Recipe(system=system, seed=seed, init=init, raw=raw, **tables)
 
 
 T = TypeVar("T")

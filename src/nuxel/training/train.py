@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheck
 from torch.utils.data import DataLoader
 
 from nuxel.data.dataset import Annotated, Source, find_annotated, read_annotated
-from nuxel.errors import UsageError
+from nuxel.errors import NuxelError, UsageError
 from nuxel.export.atomic import replacing
+from nuxel.systems.system import Prepares
 from nuxel.training.epoch_log import EpochLog
+from nuxel.training.export import read_weights
 from nuxel.training.module import TrainingModule
 from nuxel.training.recipe import Recipe, Schedule
 from nuxel.training.samples import EpochSampler, RandomViews, Sample
@@ -31,6 +34,8 @@ RECORD = "recipe.json"
 def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     """Train a recipe to its end and return the last checkpoint's path.
 
+    It starts from the weights that the recipe's ``init`` names, a run folder or a checkpoint of the same network.
+
     The run folder holds ``recipe.json``, ``checkpoints/``, ``metrics.csv``, pictures and TensorBoard events. With
     ``resume`` the run continues after its last finished epoch (from its start if there is none) and ends with the
     same weights as an unbroken one on the same machine with the same number of threads.
@@ -40,28 +45,32 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     UsageError
         If ``out`` already holds a run and ``resume`` is not set, or the recipe differs from the run's.
     NuxelError
-        If the annotated images cannot be used. Nothing has been started or written then.
+        If the annotated images, or the weights to start from, cannot be used. Nothing has been started or written then.
     """
     checkpoint = out / "checkpoints" / LAST
     _check_folder(recipe, out, resume=resume)
     training, validation = _annotated(recipe.data.train), _annotated(recipe.data.val)
     if not training:
         raise UsageError("the recipe names no [[data.train]] folder")
-    views = _loader(recipe, training)
+    views = _views(recipe, [replace(item, partial=recipe.data.partial) for item in training])
     for item in validation:
         read_annotated(item)
     pl.seed_everything(recipe.seed, workers=False, verbose=False)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing here reads memory before writing it
     module = TrainingModule(recipe, out / "pictures")
+    if isinstance(recipe.system, Prepares):
+        recipe.system.prepare(module.network, (labels for _, labels in views.images))
+    ready = checkpoint if resume and checkpoint.exists() else None
+    if recipe.init is not None and ready is None:
+        _start_from(module, Path(recipe.init))
     _ = module.card  # fails now, not at the first validation, for a network that cannot be used
     _write_record(recipe, out)
     trainer = _trainer(recipe, out, validating=bool(validation))
     wholes = DataLoader(WholeImages(validation), batch_size=None, collate_fn=_as_it_is)
     with warnings.catch_warnings():
         _quieten()
-        ready = checkpoint if resume and checkpoint.exists() else None
         try:
-            trainer.fit(module, views, wholes, ckpt_path=ready, weights_only=True)
+            trainer.fit(module, _loader(recipe, views), wholes, ckpt_path=ready, weights_only=True)
         except SystemExit:  # what Lightning makes of Ctrl+C
             raise KeyboardInterrupt from None
     return checkpoint
@@ -109,9 +118,36 @@ def _write_record(recipe: Recipe, out: Path) -> None:
         part.write_text(_record(recipe), encoding="utf-8")
 
 
-def _loader(recipe: Recipe, items: list[Annotated]) -> DataLoader[Sample]:
+def _start_from(module: TrainingModule, init: Path) -> None:
+    """Give a module the weights of a run or a checkpoint.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    NuxelError
+        If it is damaged, or of another network.
+    """
+    checkpoint = init / "checkpoints" / LAST if init.is_dir() else init
+    if not checkpoint.is_file():
+        raise UsageError(f"{init}: no run with a finished epoch to start from, and no checkpoint")
+    weights, own = read_weights(checkpoint), module.state_dict()
+    unfit = sorted(
+        key
+        for key in weights.keys() | own.keys()
+        if key not in weights or key not in own or weights[key].shape != own[key].shape
+    )
+    if unfit:
+        raise NuxelError(
+            f"{checkpoint}: its weights do not fit the recipe's network: {len(unfit)} of them are missing, left over "
+            f"or of another shape, first {unfit[0]}; start from a run with the same system and [network]"
+        )
+    module.load_state_dict(weights)
+
+
+def _views(recipe: Recipe, items: list[Annotated]) -> RandomViews:
     schedule = recipe.schedule
-    views = RandomViews(
+    return RandomViews(
         items,
         recipe.system.draw_targets,
         recipe.augmentation,
@@ -119,6 +155,10 @@ def _loader(recipe: Recipe, items: list[Annotated]) -> DataLoader[Sample]:
         balance=schedule.balance,
         seed=recipe.seed,
     )
+
+
+def _loader(recipe: Recipe, views: RandomViews) -> DataLoader[Sample]:
+    schedule = recipe.schedule
     return DataLoader(
         views,
         batch_size=schedule.batch,

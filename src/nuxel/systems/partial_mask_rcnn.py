@@ -1,0 +1,391 @@
+"""Mask R-CNN that learns from partly annotated images: what looks like an annotated nucleus is no background.
+
+Source: "Robust Nucleus Detection With Partially Labeled Exemplars" (partially labeled exemplars paper), section II. On
+the Mask R-CNN of :mod:`nuxel.systems.attention_mask_rcnn`; boxes are as described there.
+
+The module looks at the pyramid's first level beside the proposals and heads, which see that level as it is without the
+module. So the paper's baseline, its Mask R-CNN alone, is ``module = false``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import RegionProposalNetwork
+
+from nuxel.errors import NuxelError, UsageError
+from nuxel.instances import Instances
+from nuxel.nn.centerness import SPLITS, CenternessHead
+from nuxel.systems.attention_mask_rcnn import (
+    AttentionMaskRCNN,
+    DetectionConfig,
+    LossConfig,
+    MaskRCNNNetwork,
+    NetworkConfig,
+    SamplingConfig,
+    batch_of,
+    instances_of,
+    weighted,
+)
+
+UNKNOWNS = ("unproposed", "ignore", "background")
+_LEVEL_STRIDE = 4
+"""Of P2, the pyramid's first level."""
+_MOSTLY = 0.5
+
+
+@dataclass(frozen=True)
+class PartialNetworkConfig(NetworkConfig):
+    """Parameters
+    ----------
+    module
+        Whether the network has the module that finds the centres of nuclei; without it is the paper's baseline.
+    attention
+        Channels of the module's attention, C_b = C_v in the paper.
+    centre_split
+        See :class:`nuxel.nn.centerness.CenternessHead`: 2 for tiny nuclei.
+    """
+
+    pyramid: str = "vanilla"
+    module: bool = True
+    attention: int = 64
+    centre_split: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.attention < 1:
+            raise UsageError(f"attention must be at least 1, got {self.attention}")
+        if self.centre_split not in SPLITS:
+            raise UsageError(f"centre_split must be 1 or 2, got {self.centre_split}")
+
+
+@dataclass(frozen=True)
+class PartialSamplingConfig(SamplingConfig):
+    """What the losses are computed on, beyond what :class:`SamplingConfig` says.
+
+    Parameters
+    ----------
+    unknown
+        Which anchors and proposals count as background where most of their area is not annotated, and they are none of
+        the annotated nuclei. ``"background"``: all, as in the paper's naive training. ``"ignore"``: none, for images
+        of which a part is annotated in full, background included (the paper's DH25crop). ``"unproposed"``: those that
+        would be background, too, if the boxes that the module proposes were nuclei: the paper's own rule, for
+        images of which some nuclei are annotated and nothing else (DH25). What is annotated is what it is
+        annotated as, whatever the module proposes there.
+    centre_samples, centre_positive_share
+        Locations of a batch that the module's loss sees, and the greatest share of centres.
+    """
+
+    unknown: str = "unproposed"
+    centre_samples: int = 128
+    centre_positive_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.unknown not in UNKNOWNS:
+            raise UsageError(f"unknown must be one of {', '.join(UNKNOWNS)}, got {self.unknown!r}")
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
+class PartialDetectionConfig(DetectionConfig):
+    """What becomes of proposals and boxes, beyond what :class:`DetectionConfig` says.
+
+    Parameters
+    ----------
+    centre_min_score
+        From this score on, locations next to each other are the centre of one nucleus.
+    """
+
+    centre_min_score: float = 0.95
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.centre_min_score < 1:
+            raise UsageError(f"centre_min_score must lie between 0 and 1, got {self.centre_min_score}")
+
+
+@dataclass(frozen=True)
+class PartialLossConfig(LossConfig):
+    """Weights in the sum of losses; all are 1 in the paper's equation 1."""
+
+    centerness: float = 1.0
+    centre_box: float = 1.0
+
+
+_MODULE_LOSSES = ("centerness", "centre_box")
+
+
+class CautiousProposals(RegionProposalNetwork):  # type: ignore[misc]
+    """Torchvision's, but for anchors of which nobody knows whether they are background: these teach nothing.
+
+    A target may hold, beside its ``boxes``, ``unknown`` and ``proposed``: see :func:`is_doubtful`.
+    """
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        labels, matched = super().assign_targets_to_anchors(anchors, targets)
+        for label, boxes, target in zip(labels, anchors, targets, strict=True):
+            if "unknown" in target:
+                like = None
+                if "proposed" in target:
+                    supposed = [{"boxes": target["proposed"]}]
+                    like = super().assign_targets_to_anchors([boxes], supposed)[0][0] != 0
+                label[(label == 0) & is_doubtful(boxes, target["unknown"], like)] = -1
+        return labels, matched
+
+    def compute_loss(
+        self,
+        objectness: Tensor,
+        pred_bbox_deltas: Tensor,
+        labels: list[Tensor],
+        regression_targets: list[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        if not any((label >= 0).any() for label in labels):  # torchvision would divide by their number
+            return objectness.sum() * 0, pred_bbox_deltas.sum() * 0
+        found: tuple[Tensor, Tensor] = super().compute_loss(
+            objectness, pred_bbox_deltas, labels, regression_targets
+        )
+        return found
+
+
+def is_doubtful(boxes: Tensor, unknown: Tensor, like: Tensor | None) -> Tensor:
+    """Whether a box that is none of the annotated nuclei may still be one.
+
+    Parameters
+    ----------
+    boxes
+        ``(k, 4)``.
+    unknown
+        What :func:`unknown_table` makes of the image.
+    like
+        ``(k,)`` bool: whether the box would be no background if the proposed boxes were nuclei; None where every box
+        may be one.
+
+    Returns
+    -------
+    ``(k,)`` bool: true where more than half of the box, as far as it lies in the image, is not annotated.
+    """
+    height, width = (side - 1 for side in unknown.shape)
+    x0, y0, x1, y1 = (boxes + 0.5).round().long().unbind(1)
+    top, bottom = y0.clamp(0, height), y1.clamp(0, height)
+    left, right = x0.clamp(0, width), x1.clamp(0, width)
+    pixels = unknown[bottom, right] - unknown[top, right] - unknown[bottom, left] + unknown[top, left]
+    mostly = pixels > _MOSTLY * (bottom - top) * (right - left)
+    return mostly if like is None else mostly & like
+
+
+def unknown_table(annotated: Tensor) -> Tensor:
+    """``(H, W)`` bool -> ``(H + 1, W + 1)`` int64: pixels above and to the left of each corner not annotated."""
+    counts = (~annotated).long().cumsum(0).cumsum(1)
+    return functional.pad(counts, (1, 0, 1, 0))
+
+
+class PartialMaskRCNNNetwork(MaskRCNNNetwork):
+    """:class:`MaskRCNNNetwork` with the module of the paper, if wanted, and with what is not annotated in mind."""
+
+    proposer = CautiousProposals
+
+    def __init__(
+        self,
+        network: PartialNetworkConfig,
+        sampling: PartialSamplingConfig,
+        detection: PartialDetectionConfig,
+    ) -> None:
+        super().__init__(network, sampling, detection)
+        self.sampling, self.detection = sampling, detection
+        self.centre = (
+            CenternessHead(network.width, network.attention, _LEVEL_STRIDE, network.centre_split)
+            if network.module
+            else None
+        )
+
+    def partial_losses(self, images: Tensor, labels: Tensor, annotated: Tensor) -> dict[str, Tensor]:
+        """Torchvision's losses by its names, and the module's by ours.
+
+        ``labels`` are ``(N, H, W)``, 0 or less is no nucleus; ``annotated`` ``(N, H, W)`` bool.
+        """
+        features, _ = self._look(images)
+        wanted = [instances_of(one) for one in labels]
+        of_module: dict[str, Tensor] = {}
+        proposed: list[Tensor] = []
+        if self.centre is not None:
+            logits, codes = self.centre(features[self.names[0]])
+            samples, share = self.sampling.centre_samples, self.sampling.centre_positive_share
+            boxes = [one["boxes"] for one in wanted]
+            found = self.centre.losses(logits, codes, labels, boxes, samples, share)
+            of_module = dict(zip(_MODULE_LOSSES, found, strict=True))
+            if self.sampling.unknown == "unproposed":
+                proposed = self._centres(logits, codes)
+        if self.sampling.unknown != "background":
+            for one, known in zip(wanted, annotated, strict=True):
+                one["unknown"] = unknown_table(known)
+            for one, of_one in zip(wanted, proposed, strict=False):
+                one["proposed"] = of_one
+        batch = batch_of(images)
+        proposals, of_proposals = self.rpn(batch, features, wanted)
+        proposals = [self._certain(of_one, one) for of_one, one in zip(proposals, wanted, strict=True)]
+        return {**of_proposals, **self._head_losses(features, proposals, batch, wanted), **of_module}
+
+    def propose(self, batch: ImageList, features: dict[str, Tensor]) -> list[Tensor]:
+        """Boxes of each image that may hold a nucleus: the proposals, and those of the centres as strong ones."""
+        proposals = super().propose(batch, features)
+        if self.centre is None:
+            return proposals
+        strong = self._centres(*self.centre(features[self.names[0]]))
+        return [torch.cat(pair) for pair in zip(strong, proposals, strict=True)]
+
+    def attention_map(self, image: Tensor, mask: Tensor) -> Tensor:
+        """What a nucleus attends to in its image, ``(H / 4, W / 4)`` with the sum 1: figure 1 of the paper.
+
+        Parameters
+        ----------
+        image
+            ``(1, 3, H, W)`` in ``[0, 1]``, sides multiples of 32.
+        mask
+            ``(H, W)`` bool with at least one pixel: the nucleus.
+
+        Raises
+        ------
+        UsageError
+            If the network has no module, or the mask no pixel.
+        """
+        if self.centre is None:
+            raise UsageError("the network has no attention: it was trained with module = false")
+        if not mask.any():
+            raise UsageError("attention is asked for at the pixels of a nucleus, and its mask has none")
+        features, _ = self._look(image)
+        places = torch.unique(torch.nonzero(mask) // _LEVEL_STRIDE, dim=0)
+        locations = [(row, column) for row, column in places.tolist()]
+        return self.centre.attention.attention_map(features[self.names[0]][0], locations)
+
+    def _centres(self, logits: Tensor, codes: Tensor) -> list[Tensor]:
+        assert self.centre is not None
+        how = self.detection
+        return self.centre.boxes(logits, codes, how.centre_min_score, how.rpn_nms, how.proposals)
+
+    def _certain(self, proposals: Tensor, target: dict[str, Tensor]) -> Tensor:
+        """The proposals of an image without those of which nobody knows whether they are background."""
+        if "unknown" not in target or not len(proposals):
+            return proposals
+        like = self._is_like(proposals, target["proposed"]) if "proposed" in target else None
+        doubtful = is_doubtful(proposals, target["unknown"], like)
+        return proposals[self._is_like(proposals, target["boxes"]) | ~doubtful]
+
+    def _is_like(self, proposals: Tensor, boxes: Tensor) -> Tensor:
+        """Whether the heads would take each proposal for one of the boxes."""
+        ones = torch.ones(len(boxes), dtype=torch.int64, device=boxes.device)
+        _, labels = self.heads.assign_targets_to_proposals([proposals], [boxes], [ones])
+        matched: Tensor = labels[0] > 0
+        return matched
+
+    def _head_losses(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        batch: ImageList,
+        wanted: list[dict[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        if not any(len(of_one) + len(one["boxes"]) for of_one, one in zip(proposals, wanted, strict=True)):
+            none = torch.stack([p.sum() for p in self.heads.parameters()]).sum() * 0
+            return dict.fromkeys(("loss_classifier", "loss_box_reg", "loss_mask"), none)
+        found: dict[str, Tensor] = self.heads(features, proposals, batch.image_sizes, wanted)[1]
+        return found
+
+
+def attention_of_nucleus(
+    network: nn.Module, image: NDArray[np.uint8], mask: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """What a nucleus attends to in its image, as a map to draw: figure 1 of the paper.
+
+    Parameters
+    ----------
+    network
+        Of a run that :func:`nuxel.training.export.load_run` opened, with the module.
+    image
+        A normalised image, ``(H, W, 3)`` uint8: see :func:`nuxel.image.normalise.normalise`.
+    mask
+        ``(H, W)`` bool: the pixels of the nucleus, or of several.
+
+    Returns
+    -------
+    ``(H, W)`` float32 in ``[0, 1]``, 1 where it attends most; :func:`nuxel.export.heat_map.draw_heat_map` draws it.
+
+    Raises
+    ------
+    UsageError
+        If the network has no module, or the mask no pixel.
+    """
+    if not isinstance(network, PartialMaskRCNNNetwork):
+        raise UsageError("attention from a nucleus is what a partial_mask_rcnn has, and this network is none")
+    height, width = mask.shape
+    below, right = -height % PartialMaskRCNN.stride, -width % PartialMaskRCNN.stride
+    window = np.pad(image, ((0, below), (0, right), (0, 0)), mode="symmetric")
+    device = next(network.parameters()).device
+    pixels = torch.from_numpy(window.transpose(2, 0, 1)[None].astype(np.float32) / 255).to(device)
+    where = torch.from_numpy(np.pad(mask, ((0, below), (0, right)))).to(device)
+    with torch.no_grad():
+        seen = network.attention_map(pixels, where)
+    enlarged = (seen / seen.max()).repeat_interleave(_LEVEL_STRIDE, 0).repeat_interleave(_LEVEL_STRIDE, 1)
+    drawn: NDArray[np.float32] = enlarged[:height, :width].cpu().numpy()
+    return drawn
+
+
+@dataclass(frozen=True)
+class PartialMaskRCNN(AttentionMaskRCNN):
+    """Everything that training, export and prediction ask of a system."""
+
+    network: PartialNetworkConfig = field(default_factory=PartialNetworkConfig)
+    sampling: PartialSamplingConfig = field(default_factory=PartialSamplingConfig)
+    detection: PartialDetectionConfig = field(default_factory=PartialDetectionConfig)
+    loss: PartialLossConfig = field(default_factory=PartialLossConfig)
+
+    name = "partial_mask_rcnn"
+
+    def __post_init__(self) -> None:
+        if self.sampling.unknown == "unproposed" and not self.network.module:
+            raise UsageError(
+                '[sampling] unknown = "unproposed" needs the module; without it choose "ignore" or "background"'
+            )
+
+    def build(self) -> PartialMaskRCNNNetwork:
+        return PartialMaskRCNNNetwork(self.network, self.sampling, self.detection)
+
+    def prepare(self, network: nn.Module, labels: Iterable[NDArray[np.int32]]) -> None:
+        """Give the module the median size of the training set's nuclei, at the scale of their images.
+
+        Raises
+        ------
+        NuxelError
+            If there is no nucleus.
+        """
+        own = _own(network)
+        if own.centre is None:
+            return
+        boxes = np.concatenate([Instances(np.maximum(image, 0)).boxes for image in labels])
+        if not len(boxes):
+            raise NuxelError(
+                "no training image has an annotated nucleus, so there is none to learn from; annotate at least one"
+            )
+        height, width = np.median(boxes[:, 2:] - boxes[:, :2], axis=0)
+        own.centre.anchor.copy_(torch.tensor([width, height]))
+
+    def compute_loss(
+        self, network: nn.Module, images: Tensor, targets: Tensor, annotated: Tensor
+    ) -> dict[str, Tensor]:
+        """The weighted losses by name, and their sum under ``loss``."""
+        found = _own(network).partial_losses(images, targets[:, 0], annotated[:, 0] > 0)
+        return weighted(found, self.loss)
+
+
+def _own(network: nn.Module) -> PartialMaskRCNNNetwork:
+    if not isinstance(network, PartialMaskRCNNNetwork):
+        raise TypeError(f"expected a PartialMaskRCNNNetwork, got {type(network).__name__}")
+    return network
