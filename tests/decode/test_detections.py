@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from nuxel.decode.detections import LEAST_LEFT, DetectionRule, Detections, decode_detections
+from nuxel.decode.detections import LEAST_LEFT, OVERLAPS, DetectionRule, Detections, decode_detections
 from nuxel.errors import NuxelError, UsageError
 
 ANY_SIZE = DetectionRule(min_area=1)
@@ -41,7 +41,7 @@ def digits(picture):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 6), (0, 0), (3, 0)])
-@pytest.mark.parametrize("overlap", ["biggest", "best"])
+@pytest.mark.parametrize("overlap", OVERLAPS)
 def test_without_detections_there_is_no_nucleus(shape, overlap):
     nuclei = decode_detections(Detections.empty(), shape, DetectionRule(overlap=overlap))
     assert len(nuclei) == 0
@@ -355,6 +355,68 @@ def test_by_score_a_nucleus_may_lie_within_another():
     assert (nuclei.labels == 1).sum() == 64 - 9
 
 
+BY_PROBABILITY = DetectionRule(mask_nms=1.0, overlap="probability", min_area=1)
+
+
+def test_by_probability_a_pixel_goes_to_the_mask_that_is_surest_of_it():
+    found = Detections.concatenate([striped((0, 0, 5, 5), 0.6, "98765"), striped((0, 2, 5, 7), 0.9, "66777")])
+    assert labels_of(found, (5, 7), BY_PROBABILITY)[0] == [1, 1, 1, 2, 2, 2, 2]
+
+
+def striped(box, score, tenths):
+    """A detection whose mask has the same row again and again."""
+    return detections((box, score, [tenths] * len(tenths)))
+
+
+def test_of_equal_probabilities_the_better_score_has_the_pixel():
+    for scores, expected in (((0.9, 0.8), "111122"), ((0.8, 0.9), "112222")):
+        found = detections(((0, 0, 1, 4), scores[0]), ((0, 2, 1, 6), scores[1]))
+        assert labels_of(found, (1, 6), BY_PROBABILITY) == digits(expected)
+
+
+def test_what_has_too_little_left_gives_it_to_the_next():
+    """The one in the middle keeps 2 of its 6 pixels, and the others are surer of the rest; then they have it all."""
+    found = Detections.concatenate(
+        [
+            striped((0, 0, 6, 6), 0.9, "999666"),
+            striped((0, 1, 6, 7), 0.8, "777777"),
+            striped((0, 5, 6, 11), 0.7, "999999"),
+        ]
+    )
+    nuclei = decode_detections(found, (6, 11), BY_PROBABILITY)
+    assert nuclei.scores.tolist() == [np.float32(0.9), np.float32(0.7)]
+    assert nuclei.labels[0].tolist() == [1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]
+
+
+def test_what_is_cut_off_goes_to_the_next():
+    """The better one wins the middle of the other, and so what lies beyond that."""
+    found = Detections.concatenate(
+        [striped((0, 0, 9, 9), 0.8, "888886688"), striped((0, 5, 9, 14), 0.9, "776666666")]
+    )
+    nuclei = decode_detections(found, (9, 14), BY_PROBABILITY)
+    assert nuclei.labels[0].tolist() == [1] * 5 + [2] * 9
+
+
+def test_of_two_who_cut_each_other_the_worse_score_loses():
+    found = Detections.concatenate(
+        [striped((0, 0, 9, 9), 0.9, "888886688"), striped((0, 5, 9, 14), 0.8, "776666666")]
+    )
+    nuclei = decode_detections(found, (9, 14), BY_PROBABILITY)
+    assert nuclei.labels[0].tolist() == [1] * 9 + [2] * 5
+
+
+# ---- masks that reach beyond their boxes ----------------------------------------------------------------
+
+
+def test_a_mask_may_span_more_than_its_box():
+    found = detections(((2, 2, 4, 4), 0.9, ["####"] * 4))
+    assert labels_of(found, (6, 6)) == digits("000000 000000 001100 001100 000000 000000")
+    doubled = dataclasses.replace(ANY_SIZE, mask_scale=2.0)
+    assert labels_of(found, (6, 6), doubled) == digits("000000 011110 011110 011110 011110 000000")
+    assert found.grown(1.0).boxes.tolist() == found.boxes.tolist()
+    assert found.grown(1.5).boxes.tolist() == [[1.5, 1.5, 4.5, 4.5]]
+
+
 # ---- numbering ------------------------------------------------------------------------------------------
 
 
@@ -521,7 +583,10 @@ def test_the_defaults():
         ({"mask_threshold": -0.1}, "mask_threshold is a probability"),
         ({"mask_nms": float("nan")}, "mask_nms is an IoU"),
         ({"min_area": -1}, "min_area must not be negative, got -1"),
-        ({"overlap": "first"}, "overlap must be one of biggest, best, got 'first'"),
+        ({"mask_scale": 0.9}, "mask_scale must be a number of at least 1, got 0.9"),
+        ({"mask_scale": float("inf")}, "mask_scale must be a number of at least 1, got inf"),
+        ({"mask_scale": float("nan")}, "mask_scale must be a number of at least 1, got nan"),
+        ({"overlap": "first"}, "overlap must be one of biggest, best, probability, got 'first'"),
     ],
 )
 def test_rules_out_of_range(given, message):

@@ -3,10 +3,12 @@
 Source: FCN-8s and Mask R-CNN paper, section 2.2 and figure 2: the masks of Mask R-CNN may overlap, and some show only
 a part of a nucleus that another shows whole. So the biggest of overlapping masks is kept unchanged and the overlap is
 subtracted from the others. The threshold of 0.3 for the suppression of masks is that of its section 3.4.2.
+US-Net's masks, each redrawn by itself, share an overlap instead: each pixel goes where it is most probable.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +24,7 @@ from nuxel.instances import Instances
 
 Mask = NDArray[np.bool_]
 
-OVERLAPS = ("biggest", "best")
+OVERLAPS = ("biggest", "best", "probability")
 LEAST_LEFT = 0.5
 """Share of its mask that a nucleus must keep. Of two masks of equal size that pass the suppression at 0.3, neither
 loses as much as half to the other; who does lies mostly inside a bigger one, and shows a part of the same nucleus."""
@@ -43,7 +45,8 @@ class Detections:
         ``(N,)`` float32 in ``[0, 1]``.
     masks
         ``(N, M, M)`` float32 in ``[0, 1]``: the probability that a point of the box belongs to the nucleus, on a
-        regular grid over the box; cell ``k`` has its centre at ``(k + 0.5) / M`` of the side.
+        regular grid over the box; cell ``k`` has its centre at ``(k + 0.5) / M`` of the side. The rule may say that
+        the grid reaches beyond the box.
 
     Raises
     ------
@@ -121,6 +124,11 @@ class Detections:
         """The same, with all boxes moved by so many pixels down and to the right."""
         return Detections(self.boxes + np.array([dy, dx, dy, dx], np.float32), self.scores, self.masks)
 
+    def grown(self, factor: float) -> Detections:
+        """The same, with all boxes this many times as tall and as wide, about their centres."""
+        more = (self.boxes[:, 2:] - self.boxes[:, :2]) * np.float32((factor - 1) / 2)
+        return Detections(self.boxes + np.concatenate([-more, more], axis=1), self.scores, self.masks)
+
 
 @dataclass(frozen=True)
 class DetectionRule:
@@ -135,12 +143,16 @@ class DetectionRule:
     mask_nms
         Of two masks with a greater IoU the one with the lower score is dropped.
     overlap
-        Which of the masks that still overlap keeps the pixels: the ``"biggest"``, or that with the ``"best"`` score.
+        Which of the masks that still overlap keeps the pixels: the ``"biggest"``, or that with the ``"best"`` score;
+        or, pixel by pixel, the one with the greatest ``"probability"`` there.
     min_area
         Smaller nuclei are dropped.
     dilate
-        Whether each nucleus grows into the background around it, by a square of 3 x 3 pixels (partially labeled exemplars
-        paper, section III).
+        Whether each nucleus grows into the background around it, by a square of 3 x 3 pixels (partially labeled
+        exemplars paper, section III).
+    mask_scale
+        A mask spans so many times the sides of its box, about the same centre: it may draw what the box leaves out.
+        A property of the network, not to be chosen afterwards.
 
     Raises
     ------
@@ -154,6 +166,7 @@ class DetectionRule:
     overlap: str = "biggest"
     min_area: int = 8
     dilate: bool = False
+    mask_scale: float = 1.0
 
     def __post_init__(self) -> None:
         for name, what in (
@@ -168,6 +181,8 @@ class DetectionRule:
             raise UsageError(f"min_area must not be negative, got {self.min_area}")
         if self.overlap not in OVERLAPS:
             raise UsageError(f"overlap must be one of {', '.join(OVERLAPS)}, got {self.overlap!r}")
+        if not 1 <= self.mask_scale < math.inf:
+            raise UsageError(f"mask_scale must be a number of at least 1, got {self.mask_scale}")
 
     @property
     def maps(self) -> tuple[str, ...]:
@@ -184,7 +199,8 @@ class DetectionRule:
 
 
 class _Nucleus(NamedTuple):
-    """A pasted mask, the window of the image that it covers, its number of pixels and its score."""
+    """A pasted mask, the window of the image that it covers, its number of pixels and its score; and of what it was
+    pasted: the area that the grid of cells spans, and these."""
 
     top: int
     left: int
@@ -193,6 +209,16 @@ class _Nucleus(NamedTuple):
     mask: Mask
     area: int
     score: float
+    span: tuple[float, ...]
+    cells: NDArray[np.float32]
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        return np.s_[self.top : self.bottom, self.left : self.right]
+
+    def probability(self) -> NDArray[np.float32]:
+        """That of each pixel of the window."""
+        return _interpolated(self.cells, self.span, self[:4]).astype(np.float32)
 
 
 def decode_detections(detections: Detections, shape: tuple[int, int], rule: DetectionRule) -> Instances:
@@ -220,7 +246,9 @@ def decode_detections(detections: Detections, shape: tuple[int, int], rule: Dete
     nucleus is one 4-connected region without holes, but for those that another nucleus fills. The biggest (or best)
     of nuclei that overlap keeps its whole mask; of the others the largest region that remains is kept, unless it is
     below ``min_area`` or less than ``LEAST_LEFT`` of the mask: such a nucleus is dropped, and takes nothing from
-    any other. The order of the detections does not matter: ties are broken by score, then by box. Dilation comes last,
+    any other. By ``"probability"`` none need keep its whole mask; what a nucleus cannot keep, because it is apart from
+    its largest region or that is too small, goes to the next in probability.
+    The order of the detections does not matter: ties are broken by score, then by box. Dilation comes last,
     and may close a bay to a hole.
 
     Examples
@@ -232,13 +260,15 @@ def decode_detections(detections: Detections, shape: tuple[int, int], rule: Dete
     >>> nuclei.labels.tolist(), [round(score, 3) for score in nuclei.scores.tolist()]
     ([[1, 1, 1, 1, 2, 2, 0]], [0.7, 0.9])
     """
-    ranked = _ranked(detections, rule.min_score)
+    ranked = _ranked(detections, rule.min_score).grown(rule.mask_scale)
     windows = _windows(ranked.boxes, shape)
     pasted = _paste(ranked, windows, rule.mask_threshold)
-    least = max(rule.min_area, 1)
-    nuclei = _distinct((one for one in pasted if one.area >= least), rule.mask_nms, _square(windows))
+    least, side = max(rule.min_area, 1), _square(windows)
+    nuclei = _distinct((one for one in pasted if one.area >= least), rule.mask_nms, side)
     if rule.overlap == "biggest":
         nuclei.sort(key=lambda one: -one.area)
+    elif rule.overlap == "probability":
+        nuclei = _shared(nuclei, shape, least, side)
     drawn = _draw(nuclei, shape, least)
     return _dilated(drawn) if rule.dilate and len(drawn) else drawn
 
@@ -258,17 +288,28 @@ def _paste(detections: Detections, windows: NDArray[np.intp], threshold: float) 
     """The nucleus of each detection that has a pixel in the image, at its resolution."""
     boxes, scores = detections.boxes.tolist(), detections.scores.tolist()
     found = zip(boxes, windows.tolist(), detections.masks, scores, strict=True)
-    for (y0, x0, y1, x1), (top, left, bottom, right), mask, score in found:
+    for span, (top, left, bottom, right), cells, score in found:
         if bottom <= top or right <= left:
             continue
-        rows = _weights(top, bottom, y0, y1, len(mask))
-        columns = _weights(left, right, x0, x1, len(mask))
         padded = np.zeros((bottom - top + 2, right - left + 2), bool)
-        np.greater_equal(rows @ mask @ columns.T, threshold, out=padded[1:-1, 1:-1])
+        values = _interpolated(cells, span, (top, left, bottom, right))
+        np.greater_equal(values, threshold, out=padded[1:-1, 1:-1])
         # Holes are the background that is not connected to the frame.
         gaps = ndimage.label(~padded, _CROSS)[0]
         whole = _largest((gaps != gaps[0, 0])[1:-1, 1:-1])
-        yield _Nucleus(top, left, bottom, right, whole, int(np.count_nonzero(whole)), score)
+        yield _Nucleus(
+            top, left, bottom, right, whole, int(np.count_nonzero(whole)), score, tuple(span), cells
+        )
+
+
+def _interpolated(
+    cells: NDArray[np.float32], span: Sequence[float], window: tuple[int, int, int, int]
+) -> NDArray[np.float64]:
+    """What a grid of cells that spans an area gives to each pixel of a window."""
+    (y0, x0, y1, x1), (top, left, bottom, right) = span, window
+    rows = _weights(top, bottom, y0, y1, len(cells))
+    columns = _weights(left, right, x0, x1, len(cells))
+    return np.asarray(rows @ cells @ columns.T)
 
 
 def _weights(first: int, stop: int, start: float, end: float, cells: int) -> NDArray[np.float64]:
@@ -329,12 +370,55 @@ def _iou(one: _Nucleus, other: _Nucleus) -> float:
     return shared / (one.area + other.area - shared)
 
 
+def _shared(nuclei: list[_Nucleus], shape: tuple[int, int], min_area: int, side: int) -> list[_Nucleus]:
+    """The nuclei, best first, each with the part of its mask in which it is the most probable; of equal ones the first.
+
+    Only the largest region of a part counts, and not even that if it is too small. What a nucleus loses so goes to the
+    next in probability, who can only grow by it: the last in rank loses first, until nobody does.
+    """
+    in_square: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for index, nucleus in enumerate(nuclei):
+        for square in _squares(nucleus, side):
+            in_square[square].append(index)
+    masks = [nucleus.mask for nucleus in nuclei]
+    owner = np.full(shape, -1, np.int32)
+    highest = np.full(shape, -1, np.float32)
+
+    def claim(index: int) -> bool:
+        """Take the pixels that nobody has with at least the same probability; whether there were any."""
+        window = nuclei[index].window
+        held, probability = highest[window], nuclei[index].probability()
+        won = masks[index] & (probability > held)
+        owner[window][won], held[won] = index, probability[won]
+        return bool(won.any())
+
+    to_judge = set(range(len(nuclei)))
+    for index in range(len(nuclei)):
+        claim(index)
+    while to_judge:
+        index = max(to_judge)
+        to_judge.remove(index)
+        nucleus = nuclei[index]
+        mine = owner[nucleus.window] == index
+        region = _largest(mine)
+        if np.count_nonzero(region) < max(min_area, LEAST_LEFT * nucleus.area):
+            region = masks[index] = np.zeros_like(mine)
+        lost = mine & ~region
+        if lost.any():
+            masks[index] = masks[index] & ~lost
+            owner[nucleus.window][lost] = highest[nucleus.window][lost] = -1
+            near = set().union(*(in_square[square] for square in _squares(nucleus, side)))
+            to_judge |= {other for other in sorted(near) if claim(other)}
+    parts = ((one, owner[one.window] == index) for index, one in enumerate(nuclei))
+    return [one._replace(mask=part) for one, part in parts if part.any()]
+
+
 def _draw(nuclei: list[_Nucleus], shape: tuple[int, int], min_area: int) -> Instances:
     """Give each nucleus in turn what those before it left of its mask, and number those that remain."""
     labels = np.zeros(shape, np.int32)
     first, scores = [], []
     for nucleus in nuclei:
-        window = labels[nucleus.top : nucleus.bottom, nucleus.left : nucleus.right]
+        window = labels[nucleus.window]
         free = nucleus.mask & (window == 0)
         remains = np.count_nonzero(free)
         if remains < nucleus.area:
