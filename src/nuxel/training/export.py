@@ -26,7 +26,7 @@ from nuxel.predict.card import METADATA_KEY, ModelCard
 from nuxel.predict.model import Model
 from nuxel.training.graph import fold_padding, name_sizes
 from nuxel.training.module import TrainingModule
-from nuxel.training.recipe import make_recipe
+from nuxel.training.recipe import SYSTEMS, make_recipe
 from nuxel.training.tune import tune_decoder
 
 _OPSET = 17
@@ -49,7 +49,8 @@ def load_run(run: Path) -> TrainingModule:
             f"{run}: no run with a finished epoch (expected {record.name} and checkpoints/{checkpoint.name})"
         )
     raw = json.loads(record.read_text(encoding="utf-8"))
-    raw["network"] = {**raw.get("network", {}), "weights": "none"}
+    if hasattr(SYSTEMS[raw["system"]]().network, "weights"):  # those of the checkpoint are all that is needed
+        raw["network"] = {**raw.get("network", {}), "weights": "none"}
     module = TrainingModule(make_recipe(raw, str(record)))
     weights = read_weights(checkpoint)
     try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,54 @@ class TrainingModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         schedule = self.recipe.schedule
         groups = self.recipe.system.parameter_groups(self.network)
-        parts = [{"params": params, "lr": schedule.greatest_rate(part)} for part, params in groups.items()]
-        optimiser = _OPTIMISERS[schedule.optimiser](parts, weight_decay=schedule.weight_decay)
+        optimisers = []
+        for name, parts in groupby(groups, lambda part: schedule.optimiser_of(part)[0]):
+            optimisers.append(
+                _OPTIMISERS[name](
+                    {
+                        "params": groups[part],
+                        "lr": schedule.greatest_rate(part),
+                        "weight_decay": schedule.optimiser_of(part)[1],
+                    }
+                    for part in parts
+                )
+            )
+        optimiser = optimisers[0] if len(optimisers) == 1 else Several(optimisers)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, [_rates(schedule, part) for part in groups])
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class Several(torch.optim.Optimizer):
+    """Several optimisers, of different parameters, as one: with one step, one state and all their groups in order.
+
+    To Lightning, a schedule or a checkpoint there is one optimiser: with two it would leave the loop to us, and count
+    two steps for each.
+    """
+
+    def __init__(self, optimisers: Sequence[torch.optim.Optimizer]) -> None:
+        self.optimisers = optimisers
+        super().__init__([group for optimiser in optimisers for group in optimiser.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        """Let each see the groups and the state of the whole."""
+        groups = iter(self.param_groups)
+        for optimiser in self.optimisers:
+            optimiser.param_groups = list(islice(groups, len(optimiser.param_groups)))
+            optimiser.state = self.state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for optimiser in self.optimisers:
+            optimiser.step()
+        return loss
 
 
 _OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

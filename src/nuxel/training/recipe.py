@@ -20,10 +20,11 @@ from nuxel.systems.fcn8s import FCN8sSystem
 from nuxel.systems.multihead_unet import MultiheadUNet
 from nuxel.systems.partial_mask_rcnn import PartialMaskRCNN
 from nuxel.systems.system import System
+from nuxel.systems.us_net import USNet
 from nuxel.training.augment import Augmentation
 
 SYSTEMS: dict[str, type[Any]] = {
-    system.name: system for system in (MultiheadUNet, AttentionMaskRCNN, FCN8sSystem, PartialMaskRCNN)
+    system.name: system for system in (MultiheadUNet, AttentionMaskRCNN, FCN8sSystem, PartialMaskRCNN, USNet)
 }
 
 
@@ -64,6 +65,8 @@ class Schedule:
     optimiser, weight_decay
         ``"adamw"``, whose decay is decoupled from the gradient, ``"adam"``, whose decay is part of it, or ``"sgd"``
         with momentum 0.9.
+    decoder_optimiser, decoder_weight_decay
+        Those of the system's part ``decoder``, where they differ.
     encoder_rate, decoder_rate, warmup_steps
         The greatest learning rates, which a stage reaches after ``warmup_steps``, rising linearly. ``decoder_rate`` is
         that of the system's part ``decoder``, ``encoder_rate`` that of all others.
@@ -107,6 +110,8 @@ class Schedule:
     factor: float = 0.75
     every: int = 3
     stages: tuple[Stage, ...] = ()
+    decoder_optimiser: str | None = None
+    decoder_weight_decay: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "steps_per_epoch", "batch", "crop", "validate_every", "devices", "every"):
@@ -121,17 +126,34 @@ class Schedule:
         ):
             value = getattr(self, name)
             _require(_is_amount(value), name, "not be negative", value)
+        decay = self.decoder_weight_decay
+        _require(decay is None or _is_amount(decay), "decoder_weight_decay", "not be negative", decay)
         _require(math.isfinite(self.balance), "balance", "be finite", self.balance)
         _require(0 <= self.average_decay <= 1, "average_decay", "lie between 0 and 1", self.average_decay)
         _require(0 < self.factor <= 1, "factor", "lie above 0 and not above 1", self.factor)
         for name, known in _CHOICES.items():
             value = getattr(self, name)
-            _require(value in known, name, f"be one of {', '.join(known)}", value)
+            _require(value is None or value in known, name, f"be one of {', '.join(known)}", value)
 
     @property
     def total_epochs(self) -> int:
         """Epochs of the whole run."""
         return sum(stage.epochs for stage in self.stages) or self.epochs
+
+    def optimiser_of(self, part: str) -> tuple[str, float]:
+        """Name of the optimiser of a part of the network, and its weight decay.
+
+        Examples
+        --------
+        >>> schedule = Schedule(optimiser="sgd", weight_decay=1e-4, decoder_optimiser="adam")
+        >>> schedule.optimiser_of("encoder"), schedule.optimiser_of("decoder")
+        (('sgd', 0.0001), ('adam', 0.0001))
+        """
+        name, decay = self.optimiser, self.weight_decay
+        if part == "decoder":
+            name = self.decoder_optimiser or name
+            decay = decay if self.decoder_weight_decay is None else self.decoder_weight_decay
+        return name, decay
 
     def stage_at(self, epoch: int) -> tuple[Stage, int]:
         """The stage of an epoch (from 0) and the stage's first epoch; after the run's end the last stage.
@@ -183,6 +205,7 @@ class Schedule:
 _CHOICES = {
     "precision": ("32-true", "16-mixed", "bf16-mixed"),
     "optimiser": ("adamw", "adam", "sgd"),
+    "decoder_optimiser": ("adamw", "adam", "sgd"),
     "policy": ("cosine", "step"),
 }
 
