@@ -14,11 +14,22 @@ DATA = Path(__file__).parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
 
 
+# Two regions, of which the second lies within the first, and one that is a mere line.
+CORNERS = [[(0, 1), (4, 1), (4, 5), (0, 5)], [(1, 2), (3, 2), (3, 4), (1, 4)], [(0, 0), (6, 0)]]
+REGIONS = "".join(
+    "<Region><Vertices>" + "".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in corners) + "</Vertices></Region>"
+    for corners in CORNERS
+)
+OUTLINES = f"<Annotations><Annotation><Regions>{REGIONS}</Regions></Annotation></Annotations>"
+
+
 def write(path, array=None):
-    """An image or a label image; the folders above it are made."""
+    """An image, a label image, or an Aperio XML file; the folders above it are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     array = np.zeros((6, 5), np.uint8) if array is None else np.asarray(array)
-    if path.suffix == ".npy":
+    if path.suffix == ".xml":
+        path.write_text(OUTLINES)
+    elif path.suffix == ".npy":
         np.save(path, array)
     elif path.suffix in (".tif", ".tiff"):
         tifffile.imwrite(path, array)
@@ -58,7 +69,7 @@ def test_images_are_found_with_their_labels_sorted_by_name(plate):
 
 
 @pytest.mark.parametrize("folder", ["labels", "masks"])
-@pytest.mark.parametrize("suffix", [".tif", ".tiff", ".png", ".npy"])
+@pytest.mark.parametrize("suffix", [".tif", ".tiff", ".png", ".npy", ".xml"])
 def test_labels_of_every_format_and_either_folder_name(tmp_path, folder, suffix):
     write(tmp_path / "images" / "a.tif")
     labels = write(tmp_path / folder / f"a{suffix}")
@@ -84,6 +95,16 @@ def test_a_source_may_hold_several_pairs_of_folders(tmp_path):
         write(tmp_path / name / "labels" / "a.png")
     found = find_annotated(Source(str(tmp_path)))
     assert [item.labels.parent.parent.name for item in found] == ["one", "two"]
+
+
+def test_aperio_xml_may_lie_beside_its_image(tmp_path):
+    """As MoNuSeg's files do, in whatever folder; but what is in a folder of labels goes before."""
+    write(tmp_path / "tissue" / "a.tif")
+    write(tmp_path / "images" / "b.tif")
+    found = [write(tmp_path / "tissue" / "a.xml"), write(tmp_path / "images" / "b.xml")]
+    assert {item.labels for item in find_annotated(Source(str(tmp_path)))} == set(found)
+    found[1] = write(tmp_path / "labels" / "b.png")
+    assert {item.labels for item in find_annotated(Source(str(tmp_path)))} == set(found)
 
 
 def test_the_source_may_be_the_folder_of_images_itself(plate):
@@ -161,7 +182,7 @@ def test_a_folder_without_images(tmp_path):
 
 def test_a_missing_label_file(plate):
     (plate / "labels" / "b.png").unlink()
-    image, wanted = plate / "images" / "b.png", plate / "labels" / "b{.tif,.tiff,.png,.npy}"
+    image, wanted = plate / "images" / "b.png", plate / "labels" / "b{.tif,.tiff,.png,.npy,.xml}"
     assert complaint(find_annotated, Source(str(plate))) == (
         f"{image}: no labels; expected {wanted}, or for an image alone in its folder {plate / 'masks'}"
     )
@@ -242,6 +263,26 @@ def test_an_image_with_a_folder_of_masks(tmp_path):
     assert drawn.tolist() == [[0, 1, 0]] * 2
 
 
+def test_an_image_with_aperio_xml(tmp_path):
+    image, outlines = write(tmp_path / "a.png"), write(tmp_path / "a.xml")
+    _, drawn = read_annotated(Annotated(image, outlines, ""))
+    assert drawn.dtype == np.int32
+    whole, around = [1, 1, 1, 1, 0], [1, 2, 2, 1, 0]
+    assert drawn.tolist() == [[0] * 5, whole, around, around, whole, [0] * 5]
+
+
+def test_aperio_xml_of_another_image(tmp_path):
+    image, outlines = write(tmp_path / "a.png", np.zeros((1, 1), np.uint8)), write(tmp_path / "a.xml")
+    assert "belongs to another image" in complaint(read_annotated, Annotated(image, outlines, ""))
+
+
+def test_damaged_aperio_xml(tmp_path):
+    image = write(tmp_path / "a.png")
+    (tmp_path / "a.xml").write_text("<Annotations>")
+    said = complaint(read_annotated, Annotated(image, tmp_path / "a.xml", ""))
+    assert said.startswith(f"{tmp_path / 'a.xml'}: is no XML")
+
+
 def test_shapes_that_differ(tmp_path):
     image, labels = write(tmp_path / "a.png"), write(tmp_path / "l.png", np.zeros((5, 6), np.uint8))
     said = complaint(read_annotated, Annotated(image, labels, ""))
@@ -292,6 +333,17 @@ def test_the_real_sets_are_found_whole():
     assert len(find_annotated(Source(str(DATA / "dsb2018"), "index.csv", {"split": "val"}))) == 66
     assert len(find_annotated(Source(str(DATA / "tnbc")))) == 50
     assert len(find_annotated(Source(str(DATA / "tnbc"), include=("01_*", "11_*")))) == 10
+
+
+@needs_data
+def test_monuseg_s_sample_is_found_and_read():
+    """All 359 regions; haematoxylin makes nuclei darker than what is around them: 79 and 187 of 255."""
+    (item,) = find_annotated(Source(str(DATA / "monuseg_sample")))
+    assert item.labels.suffix == ".xml"
+    image, labels = read_annotated(item)
+    assert labels.shape == image.shape[:2] == (1000, 1000)
+    assert labels.max() == 359
+    assert image[labels > 0].mean() < image[labels == 0].mean() - 100
 
 
 @needs_data

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nuxel.data.aperio_xml import read_aperio_xml
 from nuxel.data.thin import UNKNOWN
 from nuxel.errors import NuxelError
 from nuxel.image.find import find_images
@@ -19,7 +20,8 @@ from nuxel.image.read import read_image
 from nuxel.labels.read import read_labels
 from nuxel.labels.relabel import relabel
 
-_LABEL_SUFFIXES = (".tif", ".tiff", ".png", ".npy")
+_XML = ".xml"
+_LABEL_SUFFIXES = (".tif", ".tiff", ".png", ".npy", _XML)
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Source:
     ----------
     folder
         Holds, itself or in sub-folders, ``images/`` and ``labels/`` (or ``masks/``) with the same sub-folders and
-        stems; or the competition's ``<id>/images/`` with one image and ``<id>/masks/`` with one mask a nucleus.
+        stems; or the competition's ``<id>/images/`` with one image and ``<id>/masks/`` with one mask a nucleus; or
+        images beside which are Aperio XML files of the same stem, as MoNuSeg has them.
     index
         A CSV in the folder with a column ``id`` (the image's stem) and any others. Images that it does not name
         are left out.
@@ -118,7 +121,10 @@ def _index_rows(folder: Path, source: Source) -> dict[str, dict[str, str]] | Non
 
 def _labels_of(image: Path) -> Path:
     images = next((parent for parent in image.parents if parent.name == "images"), None)
+    beside = image.with_name(stem(image) + _XML)
     if images is None:
+        if beside.is_file():
+            return beside
         raise NuxelError(f"{image}: no labels; put it in a folder `images` beside a folder `labels`")
     below = image.relative_to(images).parent / stem(image)
     for folder in ("labels", "masks"):
@@ -129,6 +135,8 @@ def _labels_of(image: Path) -> Path:
     masks = images.parent / "masks"
     if masks.is_dir() and sum(is_image_name(path) for path in image.parent.iterdir()) == 1:
         return masks
+    if beside.is_file():
+        return beside
     wanted = images.parent / "labels" / f"{below}{{{','.join(_LABEL_SUFFIXES)}}}"
     raise NuxelError(f"{image}: no labels; expected {wanted}, or for an image alone in its folder {masks}")
 
@@ -142,10 +150,16 @@ def read_annotated(item: Annotated) -> tuple[NDArray[np.uint8], NDArray[np.int32
         If either cannot be read or their shapes differ.
     """
     pixels = normalise(read_image(item.image).pixels)
-    labels = read_masks(item.labels) if item.labels.is_dir() else relabel(read_labels(item.labels))
-    if labels.shape != pixels.shape[:2]:
+    shape = (pixels.shape[0], pixels.shape[1])
+    if item.labels.is_dir():
+        labels = read_masks(item.labels)
+    elif item.labels.suffix == _XML:
+        labels = relabel(read_aperio_xml(item.labels, shape))
+    else:
+        labels = relabel(read_labels(item.labels))
+    if labels.shape != shape:
         raise NuxelError(
-            f"{item.labels}: labels are {labels.shape}, but the image {item.image.name} is {pixels.shape[:2]}"
+            f"{item.labels}: labels are {labels.shape}, but the image {item.image.name} is {shape}"
         )
     if item.partial:
         labels[labels == 0] = UNKNOWN
