@@ -10,18 +10,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
+from torchvision.ops import nms
 
 from nuxel.data.dataset import Annotated, read_annotated
 from nuxel.decode.detections import DetectionRule, Detections
 from nuxel.export.overlay import draw_overlay
 from nuxel.export.png import encode_png
-from nuxel.image.resample import resize_labels
+from nuxel.image.resample import ScaledImage, resize_labels
 from nuxel.instances import Instances
 from nuxel.labels.relabel import relabel
 from nuxel.metrics.average_precision import DSB2018_THRESHOLDS, MatchTally
-from nuxel.metrics.pixels import foreground_iou
+from nuxel.metrics.box_average_precision import Boxes, voc_average_precision
+from nuxel.metrics.pixels import foreground_iou, pixel_accuracy
 from nuxel.predict.card import ModelCard
-from nuxel.predict.detect import Found
+from nuxel.predict.detect import Found, attention_of
 from nuxel.predict.pipeline import Options, decode_seen, decoder_rule, look_at
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 Whole = tuple[NDArray[np.uint8], NDArray[np.int32]]
 _PICTURED = 6
 _MEASURED = ("nucleus", "touching")
+_REPEATED = 0.5
+"""Of two boxes with a greater IoU, from neighbouring windows, the one with the lower score is a repetition."""
 
 
 class WholeImages(Dataset[Whole]):
@@ -59,6 +63,13 @@ class TorchNetwork:
         count = len(DetectionRule().maps)
         return Detections(*(output.float().cpu().numpy() for output in self._answer(window)[:count]))
 
+    def map_of(self, window: NDArray[np.uint8], name: str) -> NDArray[np.float32]:
+        """One of the outputs of a window, ``(h, w)``."""
+        output: NDArray[np.float32] = (
+            self._answer(window)[self.card.maps.index(name)][0].float().cpu().numpy()
+        )
+        return output
+
     @torch.no_grad()
     def _answer(self, window: NDArray[np.uint8]) -> Any:
         device = next(self.module.parameters()).device
@@ -75,6 +86,8 @@ class Validation:
         self.pictures: list[NDArray[np.uint8]] = []
         self.overlaps = {name: np.zeros(2, np.int64) for name in self._names() if name in _MEASURED}
         self.foregrounds: list[float] = []
+        self.accuracies: list[float] = []
+        self.boxes: list[tuple[Boxes, Boxes, NDArray[np.float64]]] = []
 
     def add(self, image: NDArray[np.uint8], truth: NDArray[np.int32]) -> None:
         """Segment one image and compare it, and the maps that it was made from, with its labels."""
@@ -83,7 +96,10 @@ class Validation:
         nuclei = decode_seen(seen, image.shape[:2], card, options)
         self.tally.add(truth, nuclei.labels)
         self.foregrounds.append(foreground_iou(truth, nuclei.labels))
-        if not isinstance(seen, Found):
+        if isinstance(seen, Found):
+            self._compare_boxes(seen.detections, truth)
+            self._compare_pixels(image, nuclei.labels, truth)
+        else:
             self._compare(seen, truth)
         if len(self.pictures) < _PICTURED:
             self.pictures.append(_beside(image, nuclei, Instances(np.maximum(relabel(truth), 0))))
@@ -103,6 +119,27 @@ class Validation:
                 wanted = (targets[system.masks.index(name)] > 0) & annotated
                 self.overlaps[name] += [(predicted & wanted).sum(), (predicted | wanted).sum()]
 
+    def _compare_boxes(self, found: Detections, truth: NDArray[np.int32]) -> None:
+        """Keep the boxes of detections and of nuclei; those around what nobody annotated count for nothing."""
+        middle = ((found.boxes[:, :2] + found.boxes[:, 2:]) / 2).astype(int)
+        y, x = middle.clip(0, np.array(truth.shape) - 1).T
+        found = found.take(truth[y, x] >= 0)
+        kept = nms(torch.from_numpy(found.boxes), torch.from_numpy(found.scores), _REPEATED).numpy()
+        true_boxes = Instances(np.maximum(relabel(truth), 0)).boxes
+        self.boxes.append((true_boxes, found.boxes[kept], found.scores[kept].astype(np.float64)))
+
+    def _compare_pixels(
+        self, image: NDArray[np.uint8], labels: NDArray[np.int32], truth: NDArray[np.int32]
+    ) -> None:
+        """Compare the foreground of the network's own map, or where it has none that of its nuclei."""
+        network = self.network
+        if "nucleus" in network.card.maps:
+            drawn = attention_of(
+                ScaledImage(image, 1.0), lambda window: network.map_of(window, "nucleus"), network.card
+            )
+            labels = (drawn >= 0.5).astype(np.int32)
+        self.accuracies.append(pixel_accuracy(truth, labels))
+
     def scores(self) -> dict[str, float]:
         """Scores by name, each in ``[0, 1]``.
 
@@ -111,6 +148,10 @@ class Validation:
         ``IoU_nucleus`` and ``IoU_touching`` compare the maps of nuclei and of touching borders, cut at 0.5, with their
         targets, the pixels of all images together (multi-head U-Net paper, figures 5 and 6); a map that the decoder
         does not read has none, and where neither map nor target has a pixel it is 1.
+
+        Of a system that detects, ``box_AP50`` is the average precision of VOC of all boxes of all images before the
+        decoder has seen them, and ``pixel_accuracy`` the mean over images of the share of pixels that are called right,
+        nucleus or background, by the map of nuclei or, of a system without one, by the nuclei (US-Net paper, figure 2).
         """
         overlaps = {
             f"IoU_{name}": int(both) / int(either) if either else 1.0
@@ -121,6 +162,16 @@ class Validation:
             "AP50": float(self.tally.per_image().average_precision[:, 0].mean()),
             "IoU_foreground": float(np.mean(self.foregrounds)),
             **overlaps,
+            **self._detection_scores(),
+        }
+
+    def _detection_scores(self) -> dict[str, float]:
+        if not self.boxes:
+            return {}
+        truth, found, scores = zip(*self.boxes, strict=True)
+        return {
+            "box_AP50": voc_average_precision(truth, found, scores),
+            "pixel_accuracy": float(np.mean(self.accuracies)),
         }
 
     def write_picture(self, path: Path) -> None:
