@@ -22,6 +22,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from nuxel.errors import NuxelError, UsageError
 from nuxel.instances import Instances
+from nuxel.labels.relabel import relabel
 from nuxel.nn.centerness import SPLITS, CenternessHead
 from nuxel.systems.attention_mask_rcnn import (
     AttentionMaskRCNN,
@@ -333,8 +334,8 @@ def attention_of_nucleus(
     where = torch.from_numpy(np.pad(mask, ((0, below), (0, right)))).to(device)
     with torch.no_grad():
         seen = network.attention_map(pixels, where)
-    enlarged = (seen / seen.max()).repeat_interleave(_LEVEL_STRIDE, 0).repeat_interleave(_LEVEL_STRIDE, 1)
-    drawn: NDArray[np.float32] = enlarged[:height, :width].cpu().numpy()
+    enlarged = seen.repeat_interleave(_LEVEL_STRIDE, 0).repeat_interleave(_LEVEL_STRIDE, 1)[:height, :width]
+    drawn: NDArray[np.float32] = (enlarged / enlarged.max()).cpu().numpy()
     return drawn
 
 
@@ -369,7 +370,7 @@ class PartialMaskRCNN(AttentionMaskRCNN):
         own = _own(network)
         if own.centre is None:
             return
-        boxes = np.concatenate([Instances(np.maximum(image, 0)).boxes for image in labels])
+        boxes = np.concatenate([Instances(np.maximum(relabel(image), 0)).boxes for image in labels])
         if not len(boxes):
             raise NuxelError(
                 "no training image has an annotated nucleus, so there is none to learn from; annotate at least one"
