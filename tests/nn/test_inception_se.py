@@ -65,6 +65,7 @@ class TestSqueezeExcitation:
         assert torch.allclose(block(x), x * scale[:, :, None, None], atol=1e-6)
 
     def test_every_pixel_depends_on_every_other(self) -> None:
+        torch.manual_seed(0)  # of a few draws in a hundred all hidden channels are off
         block = SqueezeExcitation(4, reduction=1).double()
         x = torch.randn(1, 4, 3, 3, dtype=torch.float64, requires_grad=True)
         (gradient,) = torch.autograd.grad(block(x)[0, :, 0, 0].sum(), x)

@@ -80,7 +80,7 @@ WRONG = [
     ({**MINIMAL, "schedule": {"crop": 100}}, "crop must be a multiple of the network's stride 16"),
     ({**MINIMAL, "schedule": {"crop": 16}}, "at least 32, got 16"),
     ({**MINIMAL, "schedule": {"balance": float("inf")}}, "balance must be finite"),
-    ({**MINIMAL, "schedule": {"optimiser": "sgd"}}, "optimiser must be one of adamw, adam, got 'sgd'"),
+    ({**MINIMAL, "schedule": {"optimiser": "rms"}}, "optimiser must be one of adamw, adam, sgd, got 'rms'"),
     ({**MINIMAL, "schedule": {"policy": "steps"}}, "policy must be one of cosine, step, got 'steps'"),
     ({**MINIMAL, "schedule": {"factor": 0}}, "factor must lie above 0 and not above 1"),
     ({**MINIMAL, "schedule": {"factor": 1.5}}, "factor must lie above 0 and not above 1"),
@@ -91,8 +91,11 @@ WRONG = [
     ({**MINIMAL, "schedule": {"stages": {"epochs": 1}}}, "stages must be a list"),
     ({**MINIMAL, "schedule": {"stages": [{"epochs": 1, "encoder_rate": -1}]}}, "rate must not be negative"),
     ({**MINIMAL, "schedule": {"stages": [{"epochs": 1, "encoder_rate": "1"}]}}, "rate must be a number"),
-    ({**MINIMAL, "schedule": {"stages": [{"epochs": 1, "freeze": ["head"]}]}}, "freeze must list one of enc"),
-    ({**MINIMAL, "schedule": {"stages": [{"epochs": 1, "freeze": ["encoder", "decoder"]}]}}, "list one of"),
+    (
+        {**MINIMAL, "schedule": {"stages": [{"epochs": 1, "freeze": ["head"]}]}},
+        "freeze must list some of enc",
+    ),
+    ({**MINIMAL, "schedule": {"stages": [{"epochs": 1, "freeze": ["encoder", "decoder"]}]}}, "list some of"),
     ({**MINIMAL, "schedule": {"stages": [{"epochs": 1}], "epochs": 3}}, "has stages, which have epochs"),
 ]
 
