@@ -30,7 +30,7 @@ def texts(svg: str) -> list[str]:
 
 def figures(monkeypatch: pytest.MonkeyPatch) -> list:
     seen: list = []
-    monkeypatch.setattr(charts, "_svg", lambda figure: seen.append(figure) or "")
+    monkeypatch.setattr(charts, "as_svg", lambda figure: seen.append(figure) or "")
     return seen
 
 

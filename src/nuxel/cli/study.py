@@ -19,7 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="DIR", help="folder of the results (default: runs/ and FOLDER's name)"
     )
     parser.add_argument(
-        "--seeds", type=int, default=1, metavar="N", help="seeds a row (default 1); 0 only prints the tables"
+        "--seeds",
+        type=int,
+        default=1,
+        metavar="N",
+        help="seeds that each row has at least (default 1); 0 only prints the tables",
     )
     parser.add_argument("--only", nargs="+", default=[], metavar="ROW", help="run these rows only")
     parser.add_argument(

@@ -55,7 +55,7 @@ def need_plotting() -> None:
 
 def precision_curves(evaluations: Mapping[str, Evaluation]) -> str:
     """AP against the IoU threshold, by both rules, of one or two predictions by name."""
-    figure, axes = _figure(4.6, 3.2)
+    figure, axes = new_figure(4.6, 3.2)
     thresholds = [float(threshold) for threshold in DSB2018_THRESHOLDS]
     for (name, evaluation), colour in zip(evaluations.items(), COLOURS, strict=False):
         totals, of = evaluation.totals, f"{name}, " if len(evaluations) > 1 else ""
@@ -73,12 +73,12 @@ def precision_curves(evaluations: Mapping[str, Evaluation]) -> str:
     axes.set(xlabel="IoU threshold", ylabel="average precision", ylim=(0, 1.02), xticks=thresholds[::2])
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def distributions(evaluations: Mapping[str, Evaluation]) -> str:
     """A point for each image and a line at the median, for each of eight scores."""
-    figure, axes = _figure(6.4, 3.2)
+    figure, axes = new_figure(6.4, 3.2)
     width = 0.7 / len(evaluations)
     rng = np.random.default_rng(0)
     for which, (name, evaluation) in enumerate(evaluations.items()):
@@ -95,12 +95,12 @@ def distributions(evaluations: Mapping[str, Evaluation]) -> str:
     axes.grid(alpha=0.3, axis="y")
     if len(evaluations) > 1:
         axes.legend(frameon=False, fontsize=8)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def error_bars(summaries: Mapping[str, Summary]) -> str:
     """What became of the nuclei of each set of images: shares of the true ones, and spurious ones beyond them."""
-    figure, axes = _figure(6.4, 0.9 + 0.32 * len(summaries))
+    figure, axes = new_figure(6.4, 0.9 + 0.32 * len(summaries))
     names = list(summaries)
     left = np.zeros(len(names))
     for error, colour in ERROR_COLOURS.items():
@@ -111,12 +111,12 @@ def error_bars(summaries: Mapping[str, Summary]) -> str:
     axes.axvline(100, color="black", lw=0.8)
     axes.set(xlabel="% of the true nuclei (beyond 100: predictions on nothing)")
     axes.legend(ncols=3, frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1))
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def scatter(first: Evaluation, second: Evaluation, names: tuple[str, str]) -> str:
     """AP of each image by the first prediction against the second."""
-    figure, axes = _figure(3.6, 3.4)
+    figure, axes = new_figure(3.6, 3.4)
     x, y = ([row.scores["ap"] for row in one.images] for one in (first, second))
     axes.plot([0, 1], [0, 1], color="grey", lw=0.8)
     axes.plot(x, y, ".", color=COLOURS[0], alpha=0.6)
@@ -128,10 +128,11 @@ def scatter(first: Evaluation, second: Evaluation, names: tuple[str, str]) -> st
         aspect="equal",
     )
     axes.grid(alpha=0.3)
-    return _svg(figure)
+    return as_svg(figure)
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty chart of this size in inches, in the style of all charts."""
     # Figure itself, not pyplot: that would look for a screen.
     import matplotlib
     from matplotlib.figure import Figure
@@ -141,7 +142,8 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
         return figure, figure.add_subplot()
 
 
-def _svg(figure: Figure) -> str:
+def as_svg(figure: Figure) -> str:
+    """The chart as an SVG element; the same figure gives the same text."""
     import matplotlib
 
     buffer = io.StringIO()

@@ -1,7 +1,8 @@
-"""A paper's study: rows that train or only evaluate, one result a row and seed, and the paper's tables beside ours.
+"""A paper's study: rows that train or only evaluate, one result a row and seed, and what is made of the results.
 
-A row is a base recipe with changes; a budget changes all rows alike. A row's result is written the moment the row ends,
-under a name that holds a hash of everything that decided it: a study that is run again does what is not there yet.
+A row is a base recipe with changes; a budget changes all rows of a recipe alike. A row's result is written the moment
+the row ends, under a name that holds a hash of everything that decided it: a study that is run again does what is not
+there yet.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +30,30 @@ from tensorboard.backend.event_processing.event_file_loader import (  # type: ig
 )
 
 from nuxel import __version__
-from nuxel.data.dataset import Source, find_annotated, read_annotated
+from nuxel.data.dataset import Annotated, Source, find_annotated, read_annotated
 from nuxel.errors import NuxelError, UsageError
 from nuxel.export.atomic import replacing
-from nuxel.image.resample import resize_labels
+from nuxel.export.heat_map import draw_heat_map
+from nuxel.export.overlay import draw_overlay
+from nuxel.export.png import encode_png
+from nuxel.image.formats import stem
+from nuxel.image.resample import ScaledImage, resize_labels
+from nuxel.instances import Instances
+from nuxel.labels.relabel import relabel
 from nuxel.metrics.average_precision import MatchTally
+from nuxel.metrics.pixels import foreground_iou
 from nuxel.predict.cpu import available_cpus
+from nuxel.predict.detect import attention_of
 from nuxel.predict.model import Model
-from nuxel.predict.networks import Network
-from nuxel.predict.pipeline import Options, segment_normalised
+from nuxel.predict.networks import Detector, Network
+from nuxel.predict.pipeline import Options, decode_seen, decoder_rule, look_at, segment_normalised
 from nuxel.training.epoch_log import read_rows
 from nuxel.training.export import export_module, load_run
-from nuxel.training.study_file import Job, Result, Row, Study
-from nuxel.training.study_page import write_page
+from nuxel.training.study_figures import model_path, picture_path, pictured_rows, side_by_side
+from nuxel.training.study_file import Job, Picture, Result, Row, Study, changed_rule
+from nuxel.training.study_page import read_results, write_page
 from nuxel.training.train import train
-from nuxel.training.tune import tune_decoder
+from nuxel.training.tune import climb, tune_decoder
 
 LEVEL = 0.05
 """A run has reached a plateau if its loss fell by less than this share of itself over the last fifth of its steps."""
@@ -56,14 +67,15 @@ def run_study(
     only: Sequence[str] = (),
     tell: Callable[[str], None] = lambda _: None,
 ) -> dict[str, str]:
-    """Run what is not there yet: every row with seed 0, then every row with seed 1, and so on.
+    """Run what is not there yet: every row with seed 0, then with seed 1 those that have it, and so on; then draw the
+    study's pictures.
 
     Parameters
     ----------
     out
-        Folder for ``results/`` (one JSON file a row and seed), ``models/``, ``runs/`` and ``study.md``.
+        Folder for ``results/`` (one JSON file a row and seed), ``models/``, ``runs/``, ``figures/`` and ``study.md``.
     seeds
-        How many seeds each row has.
+        How many seeds each row has at least; with 0 nothing is run or drawn.
     only
         Names of rows, for some rows only; the rows whose models they use are run as well.
     tell
@@ -71,7 +83,8 @@ def run_study(
 
     Returns
     -------
-    Why rows failed, by row and seed, such as ``{"plain (seed 0)": "..."}``; the others have their result.
+    Why rows failed, by row and seed, such as ``{"plain (seed 0)": "..."}``; the others have their result. Why the
+    pictures did, under ``"pictures"``.
 
     Raises
     ------
@@ -107,24 +120,47 @@ def run_study(
             tell(f"{name}: {failed[name]}")
         write_page(study, out, failed)
         gc.collect()  # a trainer and its images hold each other
+    try:
+        if seeds:
+            _draw_pictures(study, out)
+    except NuxelError as error:
+        failed["pictures"] = str(error)
     return failed
 
 
-def _jobs(study: Study, rows: Iterable[Row], seeds: int) -> Iterator[Job]:
-    rows = list(rows)
-    for seed in range(seeds):
-        for row in rows:
-            yield study.job(row, seed)
+def _jobs(study: Study, rows: Sequence[Row], seeds: int) -> Iterator[Job]:
+    of_rows = [(row, seeds and max(seeds, row.seeds)) for row in rows]
+    for seed in range(max((count for _, count in of_rows), default=0)):
+        for row, count in of_rows:
+            if seed < count:
+                yield study.job(row, seed)
 
 
 def _check_images(study: Study, jobs: Sequence[Job]) -> None:
-    """Find the annotated images of all jobs, each folder once, before hours of work start."""
+    """Find the annotated images of all jobs and pictures, each folder once, before hours of work start."""
     recipes = [job.recipe.data for job in jobs]
     sources = [source for data in recipes for source in (*data.train, *data.val)]
-    if jobs:
-        sources += [study.file.tune, study.file.test]
     for source in {repr(source): source for source in sources}.values():
         find_annotated(source)
+    if jobs:
+        images = _images(study)
+        for picture in study.file.picture:
+            _pictured(picture, images)
+
+
+def _images(study: Study) -> dict[str, Annotated]:
+    """The images on which decoders are tuned, and those that are scored, by stem."""
+    items = [*find_annotated(study.file.tune), *find_annotated(study.file.test)]
+    return {stem(item.image): item for item in items}
+
+
+def _pictured(picture: Picture, images: Mapping[str, Annotated]) -> list[Annotated]:
+    for name in picture.images:
+        if name not in images:
+            raise NuxelError(
+                f"picture {picture.title!r}: {name} is none of the images that the study tunes on or tests"
+            )
+    return [images[name] for name in picture.images]
 
 
 def _result_path(out: Path, job: Job) -> Path:
@@ -134,15 +170,14 @@ def _result_path(out: Path, job: Job) -> Path:
 def _run(study: Study, job: Job, out: Path) -> Result:
     """Train, tune and score one row."""
     row = job.row
-    trained = study.job(study.row(row.of), job.seed) if row.of else job
-    path = out / "models" / f"{trained.name}.onnx"
+    path = model_path(study, out, row, job.seed)
     curve: list[dict[str, float]] = []
     seconds: dict[str, float] = {}
     start = time.perf_counter()
     if row.of:
         if not path.is_file():
             raise NuxelError(f"the model of row {row.of} is missing ({path}); see what became of that row")
-        network = _with_split(Model(path), row, study.file.tune)
+        network = _changed(Model(path), row, study.file.tune)
     else:
         run = out / "runs" / job.name
         train(job.recipe, run, resume=True)
@@ -157,12 +192,13 @@ def _run(study: Study, job: Job, out: Path) -> Result:
     fall = loss_fall([point["loss"] for point in curve])
     return {
         "row": row.name,
-        "label": row.label,
+        "label": study.label(row),
         "seed": job.seed,
         "budget": study.budget.name,
         "hash": job.hash,
         "mAP": float(np.mean([image["mAP"] for image in images])),
         "AP50": float(np.mean([image["AP50"] for image in images])),
+        "IoU": float(np.mean([image["IoU"] for image in images])),
         "decoder_rule": network.card.decoder_rule,
         "tuned": network.card.scores,
         "steps": curve[-1]["step"] if curve else 0,
@@ -174,6 +210,7 @@ def _run(study: Study, job: Job, out: Path) -> Result:
         "evaluation": {
             "of": row.of,
             "split": row.split,
+            "rule": row.rule,
             "tune": row.tune,
             "tta": row.tta,
             "resize": row.resize,
@@ -194,39 +231,94 @@ def _export(run: Path, path: Path, tune: Source) -> Model:
     return Model(path)
 
 
-def _with_split(model: Model, row: Row, tune: Source) -> Model:
-    """The model, with the row's way of dividing clumps if it has one, and with parameters for it if it says so."""
-    if row.split is not None:
-        rule = {**model.card.decoder_rule, "split": row.split}
-        model.card = dataclasses.replace(model.card, decoder_rule=rule, scores={})
+def _changed(model: Model, row: Row, tune: Source) -> Model:
+    """The model, with the row's changes of its decoder if it has any, and with the rest tuned if it says so."""
+    if row.changes:
+        rule = changed_rule(decoder_rule(model.card, Options()), row)
+        model.card = dataclasses.replace(model.card, decoder_rule=dataclasses.asdict(rule), scores={})
     if row.tune:
-        chosen, score = tune_decoder(model, find_annotated(tune))
-        model.card = dataclasses.replace(
-            model.card, decoder_rule=dataclasses.asdict(chosen), scores={"val mAP": round(score, 4)}
-        )
+        _tune_others(model, row.changes, find_annotated(tune))
     return model
 
 
-def _score(network: Network, row: Row, test: Source) -> list[dict[str, Any]]:
-    """Name, mAP and AP at 0.5 of each image."""
-    items, tally = find_annotated(test), MatchTally()
+def _tune_others(model: Model, held: Mapping[str, Any], annotated: Sequence[Annotated]) -> None:
+    """Choose the decoder's parameters as :func:`nuxel.training.tune.tune_decoder`, but for those that are held."""
+    cases = [(look_at(image, model, Options())[1], truth) for image, truth in map(read_annotated, annotated)]
+    start = decoder_rule(model.card, Options())
+
+    def score(rule: Any) -> float:
+        if any(getattr(rule, name) != getattr(start, name) for name in held):
+            return -1.0  # lower than any score, so that it is not chosen
+        card = dataclasses.replace(model.card, decoder_rule=dataclasses.asdict(rule))
+        tally = MatchTally()
+        for seen, truth in cases:
+            shape = (truth.shape[0], truth.shape[1])
+            tally.add(truth, decode_seen(seen, shape, card, Options()).labels)
+        return tally.mean_average_precision()
+
+    chosen, best = climb(start, score)
+    model.card = dataclasses.replace(
+        model.card, decoder_rule=dataclasses.asdict(chosen), scores={"val mAP": round(best, 4)}
+    )
+
+
+def _score(network: Network | Detector, row: Row, test: Source) -> list[dict[str, Any]]:
+    """Name, mAP, AP at 0.5 and IoU of the foreground of each image."""
+    items, tally, ious = find_annotated(test), MatchTally(), []
     for item in items:
         image, truth = read_annotated(item)
-        tally.add(truth, _labels(image, network, row))
+        labels = _labels(image, network, row)
+        tally.add(truth, labels)
+        ious.append(foreground_iou(truth, labels))
     found = tally.per_image().average_precision
     return [
-        {"image": item.image.name, "mAP": float(one.mean()), "AP50": float(one[0])}
-        for item, one in zip(items, found, strict=True)
+        {"image": item.image.name, "mAP": float(one.mean()), "AP50": float(one[0]), "IoU": iou}
+        for item, one, iou in zip(items, found, ious, strict=True)
     ]
 
 
-def _labels(image: NDArray[np.uint8], network: Network, row: Row) -> NDArray[np.int32]:
+def _labels(image: NDArray[np.uint8], network: Network | Detector, row: Row) -> NDArray[np.int32]:
     options = Options(tta=row.tta)
     if row.resize is None:
         return segment_normalised(image, network, options).nuclei.labels
     square = Image.fromarray(image).resize((row.resize, row.resize), Image.Resampling.BILINEAR)
     found = segment_normalised(np.asarray(square), network, options).nuclei.labels
     return resize_labels(found, (image.shape[0], image.shape[1]))
+
+
+def _draw_pictures(study: Study, out: Path) -> None:
+    """Draw the pictures of which there is something to be seen, and which are not there yet."""
+    results = read_results(study, out)
+    for picture in study.file.picture:
+        path = picture_path(study, out, picture, results)
+        if path is not None and not path.exists():
+            columns = _panels(study, out, picture, results)
+            path.parent.mkdir(exist_ok=True)
+            with replacing(path) as part:
+                part.write_bytes(encode_png(side_by_side(columns)))
+
+
+def _panels(
+    study: Study, out: Path, picture: Picture, results: Mapping[str, Sequence[Result]]
+) -> list[list[NDArray[np.uint8]]]:
+    """Columns of overlays, an image a line: the truth, and of each row the nuclei and, if it is wanted and there, the
+    attention."""
+    pairs = [read_annotated(item) for item in _pictured(picture, _images(study))]
+    columns = [[draw_overlay(image, Instances(np.maximum(relabel(truth), 0))) for image, truth in pairs]]
+    for row, result in pictured_rows(study, out, picture, results):
+        model = Model(model_path(study, out, row, 0))
+        model.card = dataclasses.replace(model.card, decoder_rule=result["decoder_rule"])
+        columns.append(
+            [draw_overlay(image, Instances(relabel(_labels(image, model, row)))) for image, _ in pairs]
+        )
+        level = picture.attention
+        if level is not None and study.has_attention(row, level):
+            attend = partial(model.attend, level=level)
+            views = [(image, ScaledImage(image, 1.0)) for image, _ in pairs]
+            columns.append(
+                [draw_heat_map(image, attention_of(view, attend, model.card)) for image, view in views]
+            )
+    return columns
 
 
 def read_curve(run: Path) -> list[dict[str, float]]:

@@ -1,4 +1,4 @@
-"""The tables of a study: the figures of the paper beside ours, as far as there are results."""
+"""The page of a study: its tables, the figures of the paper beside ours, and its charts and pictures."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nuxel.errors import NuxelError
 from nuxel.export.atomic import replacing
+from nuxel.training.study_figures import show_pictures, write_figures
 from nuxel.training.study_file import Milestone, Result, Study, Table
 
 PAGE = "study.md"
@@ -43,7 +44,7 @@ def read_results(study: Study, out: Path) -> dict[str, list[Result]]:
 
 
 def write_page(study: Study, out: Path, failed: Mapping[str, str]) -> str:
-    """Write ``study.md``, the tables of all results that are there, and return it.
+    """Write ``study.md``, the tables and charts of all results that are there, and return it.
 
     Parameters
     ----------
@@ -58,6 +59,8 @@ def write_page(study: Study, out: Path, failed: Mapping[str, str]) -> str:
         parts += [_difference(study, pair, results) for pair in table.compare]
         if table.curves:
             parts += _curves(study, table, results)
+    parts += write_figures(study, out, results)
+    parts += show_pictures(study, out, results)
     if failed:
         parts += ["## Failed", "\n".join(f"- {name}: {reason}" for name, reason in failed.items())]
     page = "\n\n".join(parts) + "\n"
@@ -67,18 +70,32 @@ def write_page(study: Study, out: Path, failed: Mapping[str, str]) -> str:
 
 
 def _scores(study: Study, table: Table, results: Mapping[str, list[Result]]) -> str:
-    heads = ["row", "paper's mAP", "mAP", "spread", "seeds", "AP50", "steps", "minutes", "plateau"]
+    ious = any("IoU" in one for entry in table.rows for one in results[entry.row])
+    heads = [
+        "row",
+        "paper's mAP",
+        "mAP",
+        "spread",
+        "seeds",
+        "AP50",
+        *["IoU"] * ious,
+        "steps",
+        "minutes",
+        "plateau",
+    ]
     lines = []
     for entry in table.rows:
         paper = "" if entry.paper is None else f"{entry.paper:.3f}"
         found = results[entry.row]
-        cells = _cells(found) if found else ["not run", "", "0", "", "", "", ""]
-        lines.append([study.row(entry.row).label, paper, *cells])
+        cells = _cells(found, ious=ious) if found else ["not run", "", "0", *[""] * (len(heads) - 5)]
+        lines.append([study.label(study.row(entry.row)), paper, *cells])
     return _markdown(heads, lines)
 
 
-def _cells(found: Sequence[Result]) -> list[str]:
-    """Mean mAP, its standard deviation over seeds, how many, AP50, steps, minutes, and how many reached a plateau."""
+def _cells(found: Sequence[Result], *, ious: bool) -> list[str]:
+    """Mean mAP, its standard deviation over seeds, how many, AP50, IoU if asked for, steps, minutes, and how many
+    reached a plateau.
+    """
     scores = np.array([(one["mAP"], one["AP50"]) for one in found])
     trained = [one for one in found if one["plateau"] is not None]
     plateau = ""
@@ -91,14 +108,21 @@ def _cells(found: Sequence[Result]) -> list[str]:
         f"{scores[:, 0].std(ddof=1):.3f}" if len(found) > 1 else "",
         str(len(found)),
         f"{scores[:, 1].mean():.3f}",
+        *[_iou(found)] * ious,
         str(found[0]["steps"] or ""),
         f"{np.mean([sum(one['seconds'].values()) for one in found]) / 60:.1f}",
         plateau,
     ]
 
 
+def _iou(found: Sequence[Result]) -> str:
+    """The mean IoU of the foreground over the results that have it; older ones do not."""
+    values = [one["IoU"] for one in found if "IoU" in one]
+    return f"{np.mean(values):.3f}" if values else ""
+
+
 def _difference(study: Study, pair: tuple[str, str], results: Mapping[str, list[Result]]) -> str:
-    labels = [study.row(name).label for name in pair]
+    labels = [study.label(study.row(name)) for name in pair]
     title = f"**{labels[1]}** minus **{labels[0]}**"
     if not all(results[name] for name in pair):
         return f"{title}: not run"
@@ -131,7 +155,7 @@ def difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple
 def _curves(study: Study, table: Table, results: Mapping[str, list[Result]]) -> list[str]:
     """The IoUs of the maps by step, and the milestones; rows that were not trained are left out."""
     curves = {
-        study.row(entry.row).label: [one["curve"] for one in results[entry.row]]
+        study.label(study.row(entry.row)): [one["curve"] for one in results[entry.row]]
         for entry in table.rows
         if any(one["curve"] for one in results[entry.row])
     }
