@@ -76,6 +76,14 @@ def test_labels_of_every_format_and_either_folder_name(tmp_path, folder, suffix)
     assert find_annotated(Source(str(tmp_path)))[0].labels == labels
 
 
+def test_labels_may_be_what_nuxel_wrote(tmp_path):
+    write(tmp_path / "images" / "a.png")
+    labels = write(tmp_path / "labels" / "a_labels.tif")
+    assert find_annotated(Source(str(tmp_path)))[0].labels == labels
+    plain = write(tmp_path / "labels" / "a.png")
+    assert find_annotated(Source(str(tmp_path)))[0].labels == plain
+
+
 def test_labels_go_before_masks(plate):
     write(plate / "masks" / "a.tif")
     assert find_annotated(Source(str(plate)))[0].labels == plate / "labels" / "a.png"

@@ -10,13 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import nms
 
 from nuxel.errors import UsageError
+from nuxel.labels.read import read_labels
 from nuxel.labels.relabel import relabel
 from nuxel.nn.centerness import CenternessHead, centerness_targets, component_peaks
 
@@ -169,7 +169,7 @@ class TestPeaks:
     def test_no_true_centre_is_too_long(self, stride: int) -> None:
         """On perfect maps of real images, each score falling off from the middle of its nucleus' centre."""
         for path in sorted((DATA / "dsb2018" / "labels").iterdir())[::40]:
-            labels = np.array(Image.open(path)).astype(np.int32)
+            labels = read_labels(path)
             labels = relabel(labels[: labels.shape[0] // 32 * 32, : labels.shape[1] // 32 * 32])
             centre, _ = targets(labels, stride)
             scores = np.where(centre == 1, 5 + ndimage.distance_transform_edt(centre == 1), -9)

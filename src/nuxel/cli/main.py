@@ -15,6 +15,7 @@ _VERBS = {
     "evaluate": "compare predicted nuclei with true ones",
     "train": "train a system from a recipe",
     "study": "run a paper's study: its tables beside ours",
+    "propagate": "add a model's nuclei to images that are partly annotated",
     "thin": "make partly annotated label images from fully annotated ones",
     "export-model": "turn a training run into one model file",
     "models": "list the models that ship with nuxel",

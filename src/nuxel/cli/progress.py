@@ -5,22 +5,30 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import progressbar
 
-from nuxel.export.run_record import SummaryRow
+
+class Row(Protocol):
+    """What became of an input."""
+
+    @property
+    def status(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[int, int, SummaryRow], None]]:
-    """Give a function to call after each input with (done, total, row)."""
+def progress_bar(verb: str) -> Iterator[Callable[[int, int, Row], None]]:
+    """Give a function to call after each input with (done, total, row); ``verb`` is the command's."""
     bar = progressbar.ProgressBar(fd=sys.stderr) if sys.stderr.isatty() else None
 
-    def advance(done: int, total: int, row: SummaryRow) -> None:
+    def advance(done: int, total: int, row: Row) -> None:
         if row.status == "failed":
             # at once, so that it is known even if the run does not reach its end
             start = "\r\033[K" if bar else ""
-            print(f"{start}nuxel segment: {row.reason}", file=sys.stderr, flush=True)
+            print(f"{start}nuxel {verb}: {row.reason}", file=sys.stderr, flush=True)
         if bar:
             bar.max_value = total
             bar.update(done, force=True)

@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     model = open_models(paths, threads=options.threads, device=options.device)
     attention = options.attention_level if options.save_attention else None
     job = Job(model, options.out, chosen, reading, options.overwrite, tuple(options.format), attention)
-    with progress_bar() as advance:
+    with progress_bar("segment") as advance:
         rows = segment_files(options.inputs, job, advance)
     failed, skipped = (sum(row.status == status for row in rows) for status in ("failed", "skipped"))
     nuclei = sum(row.nuclei or 0 for row in rows)

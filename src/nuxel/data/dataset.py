@@ -22,6 +22,8 @@ from nuxel.labels.relabel import relabel
 
 _XML = ".xml"
 _LABEL_SUFFIXES = (".tif", ".tiff", ".png", ".npy", _XML)
+_LABEL_ENDS = (*_LABEL_SUFFIXES, "_labels.tif")
+"""The last is what nuxel itself writes."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,9 @@ class Source:
     ----------
     folder
         Holds, itself or in sub-folders, ``images/`` and ``labels/`` (or ``masks/``) with the same sub-folders and
-        stems; or the competition's ``<id>/images/`` with one image and ``<id>/masks/`` with one mask a nucleus; or
-        images beside which are Aperio XML files of the same stem, as MoNuSeg has them.
+        stems (or ``<stem>_labels.tif``, as nuxel itself writes them); or the competition's ``<id>/images/`` with one
+        image and ``<id>/masks/`` with one mask a nucleus; or images beside which are Aperio XML files of the same
+        stem, as MoNuSeg has them.
     index
         A CSV in the folder with a column ``id`` (the image's stem) and any others. Images that it does not name
         are left out.
@@ -128,8 +131,8 @@ def _labels_of(image: Path) -> Path:
         raise NuxelError(f"{image}: no labels; put it in a folder `images` beside a folder `labels`")
     below = image.relative_to(images).parent / stem(image)
     for folder in ("labels", "masks"):
-        for suffix in _LABEL_SUFFIXES:
-            path = images.parent / folder / below.with_name(below.name + suffix)
+        for end in _LABEL_ENDS:
+            path = images.parent / folder / below.with_name(below.name + end)
             if path.is_file():
                 return path
     masks = images.parent / "masks"

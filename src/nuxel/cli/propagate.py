@@ -1,0 +1,120 @@
+"""``nuxel propagate RUN|MODEL IMAGES --annotations DIR --out DIR``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nuxel.errors import UsageError
+
+if TYPE_CHECKING:
+    from nuxel.predict.networks import Detector, Network
+    from nuxel.predict.propagate import Task
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="RUN|MODEL", help="a run folder, a model file or a shipped model")
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help="image files, folders or patterns")
+    parser.add_argument(
+        "--annotations",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="label images named like the images; negative numbers are not annotated",
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
+    parser.add_argument(
+        "--partial", action="store_true", help="in the annotations 0 means not annotated, too"
+    )
+    parser.add_argument("--truth", type=Path, metavar="DIR", help="full label images, for the pictures")
+    parser.add_argument("--threshold", type=float, metavar="X", help="least nucleus probability, 0 to 1")
+    parser.add_argument("--min-area", type=int, metavar="PX", help="propose no smaller nuclei")
+    parser.add_argument(
+        "--scale", type=float, metavar="X", help="run the network at this scale (default: estimated)"
+    )
+    parser.add_argument(
+        "--diameter", type=float, metavar="PX", help="diameter of the nuclei (default: estimated)"
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=1.0, metavar="PX", help="of the outlines as splines (default: 1)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    from nuxel.cli.progress import progress_bar
+    from nuxel.predict.pipeline import Options
+    from nuxel.predict.propagate import Propagation, propagate_files
+
+    chosen = Options(
+        threshold=options.threshold,
+        min_area=options.min_area,
+        scale=options.scale,
+        diameter=options.diameter,
+    )
+    tasks = _tasks(options)
+    how = Propagation(_network(options.model), options.out, chosen, options.partial, options.tolerance)
+    with progress_bar("propagate") as advance:
+        rows = propagate_files(tasks, how, advance)
+    failed = sum(row.status == "failed" for row in rows)
+    human, proposed = (sum(getattr(row, name) or 0 for row in rows) for name in ("human", "proposed"))
+    print(
+        f"{len(rows) - failed} done, {failed} failed; {human} nuclei annotated, {proposed} proposed; "
+        f"see {options.out}",
+        file=sys.stderr,
+    )
+    return 1 if failed else 0
+
+
+def _tasks(options: argparse.Namespace) -> list[Task]:
+    """Each image with what is annotated of it, and with its truth."""
+    from nuxel.evaluation.label_sets import find_labels, image_name
+    from nuxel.evaluation.pairs import match_names
+    from nuxel.image.find import find_images, refuse_collisions
+    from nuxel.predict.propagate import Task
+
+    given, out = options.annotations, options.out
+    if given.resolve() in (out.resolve(), *out.resolve().parents):
+        raise UsageError(
+            f"{out}: lies in the folder of the annotations, and would be taken for some next time; choose another"
+        )
+    found = find_images(options.images)
+    refuse_collisions(found)
+    images = {image_name(item.relative): item for item in found}
+    if len(images) < len(found):
+        raise UsageError("two of the images have the same name but for folders 'images'; run them separately")
+    annotations = find_labels(given)
+    own = match_names(images, annotations)
+    if not own:
+        raise UsageError(f"{given}: no label image there has the name of an image; name them alike")
+    truth = find_labels(options.truth) if options.truth else {}
+    true = match_names(images, truth)
+    if truth and not true:
+        raise UsageError(f"{options.truth}: no label image there has the name of an image; name them alike")
+    left = len(annotations) - len(own)
+    if left:
+        print(f"nuxel propagate: {left} annotations belong to none of the images", file=sys.stderr)
+    return [
+        Task(
+            item,
+            annotations[own[name]] if name in own else None,
+            truth[true[name]] if name in true else None,
+        )
+        for name, item in images.items()
+    ]
+
+
+def _network(name: str) -> Network | Detector:
+    if Path(name).is_dir():
+        from nuxel.cli.train import train_half
+
+        train_half()
+        from nuxel.training.export import load_run
+        from nuxel.training.validate import TorchNetwork
+
+        module = load_run(Path(name))
+        return TorchNetwork(module, module.card)
+    from nuxel.predict.model import Model, model_path
+
+    return Model(model_path(name))

@@ -1,0 +1,215 @@
+"""``nuxel propagate`` as an annotator runs it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from nuxel.cli.main import main
+from nuxel.labels.read import read_labels
+
+Capture = pytest.CaptureFixture[str]
+Set = tuple[Path, NDArray[np.int32]]
+DATA = Path(__file__).parents[2].parent / "shared" / "data" / "dsb2018"
+
+
+@pytest.fixture
+def some(
+    tmp_path: Path, save_discs: Callable[..., Path], draw_discs: Callable[..., NDArray[np.uint8]]
+) -> Set:
+    """Two images of four discs, one of them in a sub-folder; of each the third disc is annotated."""
+    truth = ndimage.label(draw_discs(4) > 100)[0].astype(np.int32)
+    for name in ("a", "plate/b"):
+        save_discs(f"set/images/{name}.png", 4)
+        for folder, labels in (("annotated", np.where(truth == 3, 3, -1)), ("truth", truth)):
+            path = tmp_path / folder / f"{name}.tif"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(path, labels.astype(np.int32))
+    return tmp_path, truth
+
+
+def run(model: object, folder: Path, *more: object, images: str = "set/images") -> int:
+    paths = ["--annotations", folder / "annotated", "--out", folder / "out"]
+    return main([str(one) for one in ("propagate", model, folder / images, *paths, *more)])
+
+
+def said(capsys: Capture) -> str:
+    """The one line on stderr of a command that was refused."""
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    return line
+
+
+def test_with_a_model_file(some: Set, toy_model: Path, capsys: Capture) -> None:
+    folder, truth = some
+    assert run(toy_model, folder, "--truth", folder / "truth", "--scale", 1) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"2 done, 0 failed; 2 nuclei annotated, 6 proposed; see {folder / 'out'}\n"
+    for name in ("a", "plate/b"):
+        labels = read_labels(folder / "out" / f"{name}_labels.tif")
+        assert np.array_equal(labels == 3, truth == 3)
+        assert np.unique(labels).tolist() == [0, 3, 4, 5, 6]
+
+
+def test_with_the_default_model(some: Set) -> None:
+    folder, truth = some
+    assert run("default", folder) == 0
+    labels = read_labels(folder / "out" / "a_labels.tif")
+    assert np.array_equal(labels == 3, truth == 3)
+    assert len(np.unique(labels)) == 5
+
+
+def test_with_a_run_and_back_to_training(some: Set, tmp_path: Path) -> None:
+    """The loop: train on what is annotated, propagate, and go on from the run with what has become of it."""
+    pytest.importorskip("torch")
+    folder, truth = some
+    shutil.copytree(folder / "annotated", folder / "set" / "labels")
+    recipe = tmp_path / "partial.toml"
+    recipe.write_text(
+        f'''system = "partial_mask_rcnn"
+data.train = [{{ folder = "{(folder / "set").as_posix()}" }}]
+network = {{ backbone = "resnet18", weights = "none", width = 8, box_head = 16, mask_head = [8] }}
+detection = {{ box_min_score = 0.0, proposals = 50 }}
+decoder_rule = {{ min_score = 0.0 }}
+schedule = {{ crop = 64, batch = 1, epochs = 1, steps_per_epoch = 1, workers = 0 }}
+''',
+        encoding="utf-8",
+    )
+    assert main(["train", str(recipe), "--out", str(folder / "run")]) == 0
+    assert run(folder / "run", folder) == 0
+    labels = read_labels(folder / "out" / "plate" / "b_labels.tif")
+    assert np.array_equal(labels == 3, truth == 3)
+    shutil.rmtree(folder / "set" / "labels")
+    (folder / "out").rename(folder / "set" / "labels")
+    again = ["train", str(recipe), "--out", str(folder / "again"), "--init", str(folder / "run")]
+    assert main(again) == 0
+
+
+def test_of_annotations_without_an_image_it_says_how_many(
+    some: Set, toy_model: Path, capsys: Capture
+) -> None:
+    folder, _ = some
+    assert run(toy_model, folder, images="set/images/a.png") == 0
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == "nuxel propagate: 1 annotations belong to none of the images"
+    assert last.startswith("1 done, 0 failed")
+
+
+def test_an_image_without_annotations_is_done_too(some: Set, toy_model: Path, capsys: Capture) -> None:
+    folder, _ = some
+    (folder / "annotated" / "a.tif").unlink()
+    assert run(toy_model, folder, "--scale", 1) == 0
+    assert "2 done, 0 failed; 1 nuclei annotated, 7 proposed" in capsys.readouterr().err
+
+
+def test_labels_that_cannot_be_read_are_never_taken_for_none(
+    some: Set, toy_model: Path, capsys: Capture
+) -> None:
+    folder, _ = some
+    (folder / "annotated" / "a.tif").write_text("text")
+    assert run(toy_model, folder, "--scale", 1) == 1
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"nuxel propagate: {folder / 'annotated' / 'a.tif'}: cannot be read")
+    assert last.startswith("1 done, 1 failed; 1 nuclei annotated, 3 proposed")
+    assert not (folder / "out" / "a_labels.tif").exists()
+
+
+def test_zero_may_mean_not_annotated(some: Set, toy_model: Path, capsys: Capture) -> None:
+    folder, truth = some
+    for name in ("a", "plate/b"):
+        tifffile.imwrite(folder / "annotated" / f"{name}.tif", np.where(truth == 3, 3, 0).astype(np.int32))
+    assert run(toy_model, folder, "--scale", 1) == 0
+    assert "2 nuclei annotated, 0 proposed" in capsys.readouterr().err
+    shutil.rmtree(folder / "out")
+    assert run(toy_model, folder, "--scale", 1, "--partial") == 0
+    assert "2 nuclei annotated, 6 proposed" in capsys.readouterr().err
+
+
+class TestRefused:
+    def test_results_that_are_there(self, some: Set, toy_model: Path, capsys: Capture) -> None:
+        folder, _ = some
+        assert run(toy_model, folder) == 0
+        capsys.readouterr()
+        assert run(toy_model, folder) == 2
+        assert "exists already, and may have been corrected" in said(capsys)
+
+    @pytest.mark.parametrize("below", ["", "out"])
+    def test_to_write_among_the_annotations(
+        self, some: Set, toy_model: Path, capsys: Capture, below: str
+    ) -> None:
+        folder, _ = some
+        assert run(toy_model, folder, "--out", folder / "annotated" / below) == 2
+        assert "lies in the folder of the annotations" in said(capsys)
+
+    def test_annotations_of_other_images(self, some: Set, toy_model: Path, capsys: Capture) -> None:
+        folder, _ = some
+        (folder / "annotated" / "a.tif").rename(folder / "annotated" / "c.tif")
+        (folder / "annotated" / "plate" / "b.tif").rename(folder / "annotated" / "plate" / "d.tif")
+        assert run(toy_model, folder) == 2
+        assert "no label image there has the name of an image" in said(capsys)
+        assert not (folder / "out").exists()
+
+    def test_a_truth_of_other_images(self, some: Set, toy_model: Path, capsys: Capture) -> None:
+        folder, truth = some
+        (folder / "other").mkdir()
+        tifffile.imwrite(folder / "other" / "x.tif", truth)
+        assert run(toy_model, folder, "--truth", folder / "other") == 2
+        assert f"{folder / 'other'}: no label image there has the name" in said(capsys)
+
+    def test_images_of_the_same_name(
+        self, some: Set, toy_model: Path, capsys: Capture, save_discs: Callable[..., Path]
+    ) -> None:
+        folder, _ = some
+        save_discs("set/a.png")
+        assert run(toy_model, folder, images="set") == 2
+        assert "two of the images have the same name" in said(capsys)
+
+    @pytest.mark.parametrize(
+        ("more", "words"),
+        [
+            (("--threshold", 2), "the threshold must lie between 0 and 1"),
+            (("--tolerance", 0), "the tolerance must be a positive number"),
+            (("--scale", 1, "--diameter", 9), "either the scale or the diameter"),
+        ],
+    )
+    def test_options_out_of_range(
+        self, some: Set, toy_model: Path, capsys: Capture, more: tuple[object, ...], words: str
+    ) -> None:
+        assert run(toy_model, some[0], *more) == 2
+        assert words in said(capsys)
+
+    def test_a_folder_that_is_no_run(self, some: Set, capsys: Capture) -> None:
+        pytest.importorskip("torch")
+        assert run(some[0], some[0]) == 2
+        assert "no run with a finished epoch" in said(capsys)
+
+    def test_a_model_that_is_not_there(self, some: Set, capsys: Capture) -> None:
+        assert run("nowhere.onnx", some[0]) == 2
+        assert "no such model" in said(capsys)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
+def test_real_images_with_thinned_annotations(tmp_path: Path, capsys: Capture) -> None:
+    for path in sorted((DATA / "labels").iterdir())[100:600:250]:
+        for kind in ("images", "labels"):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            shutil.copy(DATA / kind / path.name, tmp_path / kind)
+    few = tmp_path / "few"
+    assert main(["thin", str(tmp_path / "labels"), "--keep", "0.25", "--out", str(few)]) == 0
+    paths = ["--annotations", str(few), "--out", str(tmp_path / "out")]
+    assert main(["propagate", "default", str(tmp_path / "images"), *paths]) == 0
+    capsys.readouterr()
+    for path in few.iterdir():
+        before, after = read_labels(path), read_labels(tmp_path / "out" / f"{path.stem}_labels.tif")
+        assert np.array_equal(after[before > 0], before[before > 0])
+        assert all((after == n).sum() == (before == n).sum() for n in np.unique(before[before > 0]))
+        assert len(np.unique(after)) > len(np.unique(before))

@@ -1,0 +1,284 @@
+"""What people annotated stays as it is, whatever a model says; the rest is the model's."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from nuxel.decode.detections import LEAST_LEFT
+from nuxel.errors import NuxelError, UsageError
+from nuxel.image.find import FoundImage
+from nuxel.instances import Instances
+from nuxel.labels.read import read_labels
+from nuxel.labels.relabel import relabel
+from nuxel.predict.model import Model
+from nuxel.predict.propagate import (
+    Propagated,
+    Propagation,
+    Task,
+    draw_propagated,
+    propagate,
+    propagate_files,
+)
+
+Labels = NDArray[np.int32]
+SHAPE = (9, 11)
+
+
+def row(*numbers: int) -> Labels:
+    return np.array([numbers], np.int32)
+
+
+def proposals(labels: Labels) -> Instances:
+    count = int(labels.max(initial=0))
+    return Instances(labels, np.linspace(0.5, 1, count, dtype=np.float32))
+
+
+annotated = arrays(np.int32, SHAPE, elements=st.sampled_from([-7, -1, -1, -1, 0, 0, 3, 4, 900]))
+
+
+@st.composite
+def predicted(draw: st.DrawFn) -> Instances:
+    """Rectangles, some of them cut by others."""
+    labels = np.zeros(SHAPE, np.int32)
+    for number in range(1, draw(st.integers(0, 9)) + 1):
+        y, x = draw(st.integers(0, 8)), draw(st.integers(0, 10))
+        labels[y : y + draw(st.integers(1, 6)), x : x + draw(st.integers(1, 6))] = number
+    return proposals(relabel(labels))
+
+
+class TestPropagate:
+    @given(annotated, predicted())
+    @settings(max_examples=300, deadline=None)
+    def test_no_annotation_is_altered_or_dropped(self, annotations: Labels, found: Instances) -> None:
+        result = propagate(annotations, found)
+        assert result.labels.dtype == np.int32
+        known = annotations >= 0
+        assert np.array_equal(result.labels[known], annotations[known])
+        for number in np.unique(annotations[annotations > 0]):
+            assert np.array_equal(result.labels == number, annotations == number)
+        sources = result.sources()
+        assert {n for n, source in sources.items() if source == "human"} == set(
+            np.unique(annotations[annotations > 0]).tolist()
+        )
+
+    @given(annotated, predicted())
+    @settings(max_examples=300, deadline=None)
+    def test_what_is_added_is_a_models_nucleus_or_the_larger_part_of_one(
+        self, annotations: Labels, found: Instances
+    ) -> None:
+        """Each proposal by itself, written out."""
+        result = propagate(annotations, found)
+        highest = max(int(annotations.max()), 0)
+        number = highest
+        for index in range(1, len(found) + 1):
+            whole = found.labels == index
+            pieces, count = ndimage.label(whole & (annotations < 0))
+            parts = [pieces == piece for piece in range(1, count + 1)]
+            if not (whole & (annotations >= 0)).any():
+                parts = [whole]
+            best = max(parts, key=np.count_nonzero, default=np.zeros(SHAPE, bool))
+            if best.sum() >= LEAST_LEFT * whole.sum():
+                number += 1
+                assert np.array_equal(result.labels == number, best)
+                assert result.scores[number] == pytest.approx(float(found.scores[index - 1]))
+        assert set(result.scores) == set(range(highest + 1, number + 1))
+
+    @given(annotated, predicted())
+    @settings(max_examples=100, deadline=None)
+    def test_what_is_found_again_is_not_added_again(self, annotations: Labels, found: Instances) -> None:
+        """A second round, with what the first one gave as annotations, finds no room in what is known."""
+        first = propagate(annotations, found)
+        second = propagate(first.labels, found)
+        assert np.array_equal(second.labels, first.labels)
+        assert not second.scores
+
+    @given(predicted())
+    @settings(max_examples=50, deadline=None)
+    def test_without_annotations_it_is_the_model_s_answer(self, found: Instances) -> None:
+        result = propagate(np.full(SHAPE, -1, np.int32), found)
+        assert np.array_equal(result.labels, found.labels)
+        assert list(result.scores.values()) == found.scores.tolist()
+
+    def test_half_is_enough_and_less_is_not(self) -> None:
+        assert propagate(row(1, 1, -1, -1), proposals(row(1, 1, 1, 1))).labels.tolist() == [[1, 1, 2, 2]]
+        assert propagate(row(1, 1, 1, -1), proposals(row(1, 1, 1, 1))).labels.tolist() == [[1, 1, 1, 0]]
+
+    def test_a_piece_that_is_cut_off_goes(self) -> None:
+        found = propagate(row(-1, 4, -1, -1, -1), proposals(row(1, 1, 1, 1, 1)))
+        assert found.labels.tolist() == [[0, 4, 5, 5, 5]]
+
+    def test_nothing_is_proposed_where_there_is_known_to_be_none(self) -> None:
+        assert not propagate(row(0, 0, 0), proposals(row(1, 1, 0))).scores
+
+    def test_nuclei_in_several_parts_and_touching_ones_stay(self) -> None:
+        annotations = row(2, -1, 2, 9, 9)
+        assert propagate(annotations, proposals(row(1, 1, 1, 1, 1))).labels.tolist() == [[2, 0, 2, 9, 9]]
+
+    def test_annotations_of_another_image_are_refused(self) -> None:
+        with pytest.raises(NuxelError, match=r"annotations are \(1, 3\), but the image is \(1, 4\)"):
+            propagate(row(0, 0, 0), proposals(row(1, 1, 0, 0)))
+
+    def test_the_highest_number_leaves_none(self) -> None:
+        highest = np.iinfo(np.int32).max
+        assert propagate(row(highest, -1), proposals(row(0, 0))).labels.tolist() == [[highest, 0]]
+        with pytest.raises(NuxelError, match="the number 2147483647, which leaves none"):
+            propagate(row(highest, -1), proposals(row(0, 1)))
+
+    def test_the_annotations_array_is_left_alone(self) -> None:
+        annotations = row(-1, 3, 0)
+        propagate(annotations, proposals(row(1, 1, 1)))
+        assert annotations.tolist() == [[-1, 3, 0]]
+
+
+class TestPicture:
+    def test_panels_and_colours(self) -> None:
+        display = np.full((5, 4, 3), 9, np.uint8)
+        annotations = np.full((5, 4), -1, np.int32)
+        annotations[0, 0] = 1
+        result = Propagated(np.where(annotations > 0, 1, 0).astype(np.int32), {2: 0.5})
+        result.labels[4, 3] = 2
+        truth = np.zeros((5, 4), np.int32)
+        truth[2, 2] = 7
+        drawn = draw_propagated(display, annotations, result, truth)
+        assert drawn.shape == (5, 4 * 3 + 2 * 4, 3)
+        assert (drawn[:, 4:8] == 128).all()
+        coloured = np.argwhere((drawn != 9).any(2) & (drawn != 128).any(2)).tolist()
+        assert coloured == [[0, 0], [0, 16], [2, 10], [4, 19]]
+        blue, orange, green = drawn[0, 0], drawn[4, 19], drawn[2, 10]
+        assert blue.tolist() == drawn[0, 16].tolist()
+        assert len({tuple(colour) for colour in (blue, orange, green)}) == 3
+        assert draw_propagated(display, annotations, result).shape == (5, 4 * 2 + 4, 3)
+        assert (display == 9).all()
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Labels that are there already."""
+
+    labels: Labels
+    where: str = "labels"
+
+    def read(self, shape: tuple[int, int] | None) -> Labels:  # noqa: ARG002
+        return self.labels
+
+
+@pytest.fixture
+def discs(save_discs: Callable[..., Path], toy_model: Path) -> Callable[..., Any]:
+    """Propagate on an image of four discs with the toy model; give the rows and the folder of the products."""
+
+    def run(*annotations: Labels | None, truth: Labels | None = None, **how: Any) -> Any:
+        path = save_discs("in/a.png", 4)
+        out = path.parent.parent / "out"
+        tasks = [
+            Task(
+                FoundImage(path, PurePath(f"sub/a{index}")),
+                None if one is None else InMemory(one),
+                None if truth is None else InMemory(truth),
+            )
+            for index, one in enumerate(annotations)
+        ]
+        given = Propagation(Model(toy_model, threads=1), out, **how)
+        return propagate_files(tasks, given), out / "sub"
+
+    return run
+
+
+def four_discs(draw_discs: Callable[..., NDArray[np.uint8]]) -> Labels:
+    return np.asarray(ndimage.label(draw_discs(4) > 100)[0], np.int32)
+
+
+class TestFiles:
+    def test_every_product_says_the_same(
+        self, discs: Callable[..., Any], draw_discs: Callable[..., NDArray[np.uint8]]
+    ) -> None:
+        truth = four_discs(draw_discs)
+        annotations = np.where(truth == 2, 40, -1).astype(np.int32)
+        (result,), out = discs(annotations, truth=truth)
+        assert (result.status, result.human, result.proposed, result.reason) == ("done", 1, 3, "")
+        assert {path.name for path in out.iterdir()} == {
+            "a0_labels.tif", "a0_nuclei.csv", "a0_nuclei.geojson", "a0_overlay.png",
+        }  # fmt: skip
+        labels = read_labels(out / "a0_labels.tif")
+        assert np.unique(labels).tolist() == [0, 40, 41, 42, 43]
+        assert np.array_equal(labels == 40, truth == 2)
+        with (out / "a0_nuclei.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [(r["label"], r["source"]) for r in rows] == [
+            ("40", "human"), ("41", "proposed"), ("42", "proposed"), ("43", "proposed"),
+        ]  # fmt: skip
+        assert rows[0]["score"] == ""
+        assert all(0.5 < float(r["score"]) <= 1 for r in rows[1:])
+        features = json.loads((out / "a0_nuclei.geojson").read_text())["features"]
+        for feature, line in zip(features, rows, strict=True):
+            found = feature["properties"]
+            assert str(found["label"]) == line["label"]
+            assert found["source"] == found["classification"]["name"] == line["source"]
+            assert (found["score"] is None) == (line["score"] == "")
+        with Image.open(out / "a0_overlay.png") as picture:
+            assert picture.size == (3 * 96 + 2 * 4, 96)
+        with (out.parent / "summary.csv").open() as file:
+            (summary,) = csv.DictReader(file)
+        assert (summary["status"], summary["human"], summary["proposed"]) == ("done", "1", "3")
+
+    def test_without_an_annotation_all_is_proposed(self, discs: Callable[..., Any]) -> None:
+        (result,), _ = discs(None)
+        assert (result.human, result.proposed, result.reason) == (0, 4, "nothing was annotated")
+
+    def test_where_zero_is_background_there_is_nothing_to_propose(
+        self, discs: Callable[..., Any], draw_discs: Callable[..., NDArray[np.uint8]]
+    ) -> None:
+        some = np.where(four_discs(draw_discs) == 2, 1, 0).astype(np.int32)
+        (result,), _ = discs(some)
+        assert (result.human, result.proposed) == (1, 0)
+        assert "--partial if 0 means that" in result.reason
+
+    def test_and_where_it_is_not_there_is(
+        self, discs: Callable[..., Any], draw_discs: Callable[..., NDArray[np.uint8]]
+    ) -> None:
+        some = np.where(four_discs(draw_discs) == 2, 1, 0).astype(np.int32)
+        (result,), _ = discs(some, partial=True)
+        assert (result.human, result.proposed, result.reason) == (1, 3, "")
+
+    def test_one_that_fails_does_not_take_the_others_down(self, discs: Callable[..., Any]) -> None:
+        rows, out = discs(np.zeros((5, 5), np.int32), None)
+        assert [one.status for one in rows] == ["failed", "done"]
+        assert "labels: is (5, 5), but its image is (96, 96)" in rows[0].reason
+        assert not (out / "a0_labels.tif").exists()
+        assert (out / "a1_labels.tif").exists()
+
+    def test_nothing_is_overwritten(self, discs: Callable[..., Any]) -> None:
+        _, out = discs(None)
+        before = (out / "a0_labels.tif").read_bytes()
+        for name in ("a0_nuclei.csv", "a0_nuclei.geojson", "a0_overlay.png"):
+            (out / name).unlink()
+        with pytest.raises(UsageError, match=r"a0_labels\.tif: exists already, and may have been corrected"):
+            discs(np.zeros((96, 96), np.int32))
+        assert (out / "a0_labels.tif").read_bytes() == before
+        assert not (out / "a0_nuclei.csv").exists()
+
+    def test_a_folder_that_cannot_be_made(self, tmp_path: Path, toy_model: Path, save_discs: Any) -> None:
+        (tmp_path / "file").write_text("")
+        task = Task(FoundImage(save_discs("a.png"), PurePath("a")), None)
+        how = Propagation(Model(toy_model, threads=1), tmp_path / "file" / "out")
+        with pytest.raises(UsageError, match="cannot be written"):
+            propagate_files([task], how)
+
+    @pytest.mark.parametrize("tolerance", [0, -1, float("nan"), float("inf")])
+    def test_a_tolerance_is_positive(self, toy_model: Path, tolerance: float) -> None:
+        how = Propagation(Model(toy_model, threads=1), Path("out"))
+        with pytest.raises(UsageError, match="the tolerance must be a positive number"):
+            replace(how, tolerance=tolerance)
