@@ -556,6 +556,20 @@ class TestSizes:
         ):
             system.prepare(nn.Identity(), [self.labels(), -1 * self.labels(), self.labels()])
 
+    def test_the_command_says_so_in_one_line(
+        self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        source = f'[[data.train]]\nfolder = "{folder.as_posix()}"\n'
+        small = "[network]\nwidths = [4, 4, 4, 4, 4, 4, 4]\nsizes = [50, 60, 107]\n"
+        schedule = "[schedule]\nepochs = 1\nsteps_per_epoch = 1\nbatch = 2\ncrop = 70\nworkers = 0\n"
+        (tmp_path / "r.toml").write_text(f'system = "us_net"\n{source}{small}{schedule}')
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            assert main(["train", str(tmp_path / "r.toml"), "--out", str(tmp_path / "run")]) == 0
+        said = capsys.readouterr().err.splitlines()
+        assert [line.split(":")[0] for line in said] == ["nuxel train"]
+        assert "of 2 nuclei in the training images 2 are smaller than 40 pixels and 0 larger" in said[0]
+
     def test_nothing_is_said_if_all_is_well(self) -> None:
         fine = np.where(self.labels() == 2, 1, 0).astype(np.int32)
         with warnings.catch_warnings():

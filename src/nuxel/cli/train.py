@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 
 from nuxel.errors import NuxelError, UsageError
@@ -44,7 +45,9 @@ def run(options: argparse.Namespace) -> int:
             for name, (mean, deviation) in found.items():
                 print(f"{name}: {mean:.4f} +- {deviation:.4f} over {options.folds} folds")
             return 0
-        checkpoint = train(recipe, options.out, resume=options.resume)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: _tell(str(message))
+            checkpoint = train(recipe, options.out, resume=options.resume)
     except NuxelError as error:  # a run either starts or does not: there is no input to go on with
         raise UsageError(str(error)) from None
     print(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 ACTIVATIONS: dict[str, type[nn.ReLU | nn.ELU | nn.SELU]] = {"relu": nn.ReLU, "elu": nn.ELU, "selu": nn.SELU}
 PADDINGS: dict[str, Literal["zeros", "replicate"]] = {"zero": "zeros", "mirror": "replicate"}
@@ -62,6 +63,26 @@ def up_conv_norm_act(inputs: int, outputs: int, style: ConvStyle = DEFAULT_STYLE
         nn.BatchNorm2d(outputs),
         style.activate(),
     )
+
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def answer_in_full(module: _Module) -> _Module:
+    """Let a module, whose answer is tensors in lists or tuples, give it as :func:`in_full` does."""
+    module.register_forward_hook(_answer_in_full)
+    return module
+
+
+def _answer_in_full(_: nn.Module, __: object, answer: Any) -> Any:
+    if isinstance(answer, Tensor):
+        return in_full(answer)
+    return type(answer)(_answer_in_full(_, __, one) for one in answer)
+
+
+def in_full(values: Tensor) -> Tensor:
+    """What mixed precision made 16 bits wide as float32: a coordinate in bfloat16 is right to one in 256."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 _Conv = nn.Conv2d | nn.ConvTranspose2d

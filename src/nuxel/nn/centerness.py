@@ -17,6 +17,7 @@ from torchvision.models.detection._utils import BalancedPositiveNegativeSampler,
 from torchvision.ops import clip_boxes_to_image, nms, remove_small_boxes
 
 from nuxel.errors import UsageError
+from nuxel.nn.blocks import in_full
 from nuxel.nn.decomposed_attention import DecomposedSelfAttention
 
 CENTRAL = 0.3
@@ -90,7 +91,7 @@ class CenternessHead(nn.Module):
         """``(N, C, h, w)`` -> logits of the score ``(N, split h, split w)`` and codes of the box, ``(N, 4, ...)``."""
         seen = torch.relu(self.conv(self.attention(features)))
         logits, codes = (
-            functional.pixel_shuffle(layer(seen), self.split) for layer in (self.score, self.box)
+            functional.pixel_shuffle(in_full(layer(seen)), self.split) for layer in (self.score, self.box)
         )
         return logits[:, 0], codes
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.models import VGG16_Weights, vgg16
 
 from nuxel.errors import NuxelError, UsageError
-from nuxel.nn.blocks import initialise
+from nuxel.nn.blocks import in_full, initialise
 from nuxel.nn.encoder import IMAGENET_MEAN, IMAGENET_STD, read_state
 
 _FC_CHANNELS = 4096
@@ -127,7 +127,7 @@ class FCN8s(nn.Module):
                 pools.append(x)
         _, _, pool3, pool4, pool5 = pools
         scores = self.up_fc(self.score_fc(self.fc(pool5))) + self.score_pool4(pool4)
-        logits: Tensor = self.up_pool3(self.up_pool4(scores) + self.score_pool3(pool3))
+        logits: Tensor = in_full(self.up_pool3(self.up_pool4(scores) + self.score_pool3(pool3)))
         return logits
 
 

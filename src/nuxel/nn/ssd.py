@@ -16,7 +16,7 @@ from torchvision.models.detection._utils import BoxCoder, SSDMatcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import box_iou, clip_boxes_to_image, nms
 
-from nuxel.nn.blocks import conv_norm_act
+from nuxel.nn.blocks import conv_norm_act, in_full
 
 _PRIOR = 0.01
 """The score that every default box begins with, so that the many empty ones do not rule the first steps."""
@@ -100,7 +100,7 @@ class DetectionBranch(nn.Module):
             level(one).permute(0, 2, 3, 1).reshape(len(one), -1, 5)
             for level, one in zip(self.levels, maps, strict=True)
         ]
-        together = torch.cat(found, 1)
+        together = in_full(torch.cat(found, 1))
         return together[..., 0], together[..., 1:]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from nuxel.nn.blocks import conv_norm_act, up_conv_norm_act
+from nuxel.nn.blocks import conv_norm_act, in_full, up_conv_norm_act
 
 DEPTH = 6
 """Down-sampling layers, and up-sampling layers: section 3.2."""
@@ -133,7 +133,7 @@ class SegmentationBranch(nn.Module):
         x = self.bottleneck(self.pool(maps[-1]))
         for layer, skip in zip(self.layers, reversed(maps), strict=True):
             x = layer(x, skip)
-        logits: Tensor = self.head(x)
+        logits: Tensor = in_full(self.head(x))
         return logits
 
 
@@ -159,7 +159,7 @@ class RefinementUNet(nn.Module):
         middle = self.second(self.pool(fine))
         coarse = self.third(self.pool(middle))
         joined = self.fourth(torch.cat([self.enlarge(coarse), middle], 1))
-        logits: Tensor = self.head(torch.cat([self.enlarge(joined), fine], 1))
+        logits: Tensor = in_full(self.head(torch.cat([self.enlarge(joined), fine], 1)))
         return logits
 
 

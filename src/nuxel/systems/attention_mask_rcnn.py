@@ -30,6 +30,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from nuxel.decode.detections import DetectionRule
 from nuxel.errors import UsageError
 from nuxel.nn.attention_fpn import EXTRAS, VARIANTS, AttentionFPN
+from nuxel.nn.blocks import answer_in_full, in_full
 from nuxel.nn.pyramid_backbone import PyramidBackbone
 from nuxel.predict.card import ATTENTION
 
@@ -209,7 +210,7 @@ class MaskRCNNNetwork(nn.Module):
         kept = {"training": detection.proposals, "testing": detection.proposals}
         self.rpn = self.proposer(
             anchors,
-            RPNHead(network.width, len(network.ratios)),
+            answer_in_full(RPNHead(network.width, len(network.ratios))),
             sampling.rpn_positive_iou,
             sampling.rpn_negative_iou,
             sampling.rpn_samples,
@@ -221,7 +222,7 @@ class MaskRCNNNetwork(nn.Module):
         self.heads = RoIHeads(
             MultiScaleRoIAlign(names, 7, 2),
             TwoMLPHead(network.width * 7 * 7, network.box_head),
-            FastRCNNPredictor(network.box_head, _CLASSES),
+            answer_in_full(FastRCNNPredictor(network.box_head, _CLASSES)),
             sampling.roi_iou,
             sampling.roi_iou,
             sampling.rois,
@@ -232,7 +233,7 @@ class MaskRCNNNetwork(nn.Module):
             detection.most,
             MultiScaleRoIAlign(names, 14, 2),
             MaskRCNNHeads(network.width, network.mask_head, 1),
-            MaskRCNNPredictor(network.mask_head[-1], network.mask_head[-1], _CLASSES),
+            answer_in_full(MaskRCNNPredictor(network.mask_head[-1], network.mask_head[-1], _CLASSES)),
         )
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -251,7 +252,12 @@ class MaskRCNNNetwork(nn.Module):
         batch = batch_of(image)
         found, _ = self.heads(features, self.propose(batch, features), batch.image_sizes)
         boxes: Tensor = found[0]["boxes"][:, [1, 0, 3, 2]] + _HALF
-        return boxes, found[0]["scores"], found[0]["masks"][:, 0], [alpha.mean(1) for alpha in alphas]
+        return (
+            boxes,
+            found[0]["scores"],
+            found[0]["masks"][:, 0],
+            [in_full(alpha.mean(1)) for alpha in alphas],
+        )
 
     def propose(self, batch: ImageList, features: dict[str, Tensor]) -> list[Tensor]:
         """``(k, 4)`` boxes of each image that may hold a nucleus."""

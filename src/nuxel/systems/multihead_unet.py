@@ -22,7 +22,7 @@ from nuxel.data.targets import TargetRule, multihead_targets
 from nuxel.decode.clumps import ClumpRule
 from nuxel.errors import NuxelError, UsageError
 from nuxel.losses.segmentation import cross_entropy, masked_smooth_l1, soft_dice, weighted_cross_entropy
-from nuxel.nn.blocks import ACTIVATIONS, INITIALISERS, PADDINGS, ConvStyle, initialise
+from nuxel.nn.blocks import ACTIVATIONS, INITIALISERS, PADDINGS, ConvStyle, in_full, initialise
 from nuxel.nn.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, load_imagenet_weights
 from nuxel.nn.inception_se import InceptionSEUpBlock
 from nuxel.nn.multihead_unet import ConcatUpBlock, SubpixelHead, UNetDecoder, UpBlock
@@ -241,7 +241,7 @@ class MultiheadUNetNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         try:
-            maps: Tensor = self.head(self.decoder(self.encoder((images - self.mean) / self.std)))
+            maps: Tensor = in_full(self.head(self.decoder(self.encoder((images - self.mean) / self.std))))
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise

@@ -49,7 +49,8 @@ def load_run(run: Path) -> TrainingModule:
             f"{run}: no run with a finished epoch (expected {record.name} and checkpoints/{checkpoint.name})"
         )
     raw = json.loads(record.read_text(encoding="utf-8"))
-    if hasattr(SYSTEMS[raw["system"]]().network, "weights"):  # those of the checkpoint are all that is needed
+    kind = SYSTEMS.get(raw["system"])
+    if kind and hasattr(kind().network, "weights"):  # those of the checkpoint are all that is needed
         raw["network"] = {**raw.get("network", {}), "weights": "none"}
     module = TrainingModule(make_recipe(raw, str(record)))
     weights = read_weights(checkpoint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from functools import cached_property, partial
 from itertools import groupby, islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from nuxel.predict.card import ModelCard
 from nuxel.training.model_card import make_card
+from nuxel.training.precision import GroupedConvolutionsInFull
 from nuxel.training.recipe import Recipe, Schedule
 from nuxel.training.samples import Sample
 from nuxel.training.validate import TorchNetwork, Validation, Whole
@@ -52,7 +54,9 @@ class TrainingModule(pl.LightningModule):
         torch.manual_seed(_mixed(self.recipe.seed, self.global_step, self.global_rank))
         images, targets, annotated = batch
         images = images.contiguous(memory_format=torch.channels_last)
-        losses = self.recipe.system.compute_loss(self.network, images, targets, annotated)
+        mixed = torch.is_autocast_enabled("cpu")
+        with GroupedConvolutionsInFull() if mixed else nullcontext():
+            losses = self.recipe.system.compute_loss(self.network, images, targets, annotated)
         named = {f"train/{name}": value.detach() for name, value in losses.items()}
         self.log_dict(named, on_step=False, on_epoch=True, batch_size=len(images))
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)

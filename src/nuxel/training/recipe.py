@@ -87,7 +87,8 @@ class Schedule:
     devices
         GPUs (or CPU processes, where there is no GPU); each takes batches of its own, with distributed data parallel.
     precision
-        ``"32-true"``, or ``"16-mixed"`` or ``"bf16-mixed"`` on a GPU.
+        ``"32-true"``; ``"bf16-mixed"``, on a GPU or a processor that multiplies bfloat16; ``"16-mixed"`` on a GPU; or
+        ``"auto"``, the second where there is such hardware and the first elsewhere.
     """
 
     epochs: int = 50
@@ -203,7 +204,7 @@ class Schedule:
 
 
 _CHOICES = {
-    "precision": ("32-true", "16-mixed", "bf16-mixed"),
+    "precision": ("32-true", "16-mixed", "bf16-mixed", "auto"),
     "optimiser": ("adamw", "adam", "sgd"),
     "decoder_optimiser": ("adamw", "adam", "sgd"),
     "policy": ("cosine", "step"),

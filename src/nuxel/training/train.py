@@ -23,6 +23,7 @@ from nuxel.systems.system import Prepares
 from nuxel.training.epoch_log import EpochLog
 from nuxel.training.export import read_weights
 from nuxel.training.module import TrainingModule
+from nuxel.training.precision import resolve_precision
 from nuxel.training.recipe import Recipe, Schedule
 from nuxel.training.samples import EpochSampler, RandomViews, Sample
 from nuxel.training.validate import WholeImages
@@ -209,7 +210,7 @@ def _trainer(recipe: Recipe, out: Path, *, validating: bool) -> pl.Trainer:
         devices=schedule.devices,
         strategy=_strategy(schedule),
         sync_batchnorm=schedule.devices > 1 and torch.cuda.is_available(),
-        precision=schedule.precision,  # type: ignore[arg-type]
+        precision=resolve_precision(schedule.precision),  # type: ignore[arg-type]
         gradient_clip_val=schedule.gradient_clip,
         logger=False,
         enable_progress_bar=watched,
