@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -95,6 +96,11 @@ def find_annotated(source: Source) -> list[Annotated]:
             f"{folder}: no annotated image is selected (where = {source.where}, include = {source.include})"
         )
     return found
+
+
+def find_all(sources: Iterable[Source]) -> list[Annotated]:
+    """The annotated images of several sources, one after another."""
+    return [item for source in sources for item in find_annotated(source)]
 
 
 def _index_rows(folder: Path, source: Source) -> dict[str, dict[str, str]] | None:

@@ -96,8 +96,12 @@ class Model:
         UsageError
             If the network has no attention at that level.
         """
-        alpha: NDArray[np.float32] = self._run([attention_output(self.card, level)], window)[0][0]
-        return np.clip(alpha, 0, 1)
+        return np.clip(self.map_of(window, attention_output(self.card, level)), 0, 1)
+
+    def map_of(self, window: NDArray[np.uint8], name: str) -> NDArray[np.float32]:
+        """One of the outputs that the card names, of one window: ``(h, w)`` float32."""
+        values: NDArray[np.float32] = self._run([name], window)[0][0]
+        return values
 
     def _run(self, names: list[str] | None, window: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         batch = np.ascontiguousarray(window.transpose(2, 0, 1)[None], np.float32)

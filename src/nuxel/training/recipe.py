@@ -228,11 +228,24 @@ class Data:
     ----------
     partial
         In the label images of ``train`` 0 means not annotated, rather than background.
+    keep, crop
+        Learn from this share of the nuclei of ``train``, or of the area of each of its images, only, as if nobody had
+        annotated the rest: what ``nuxel thin`` does, with the recipe's seed. For studies.
     """
 
     train: tuple[Source, ...] = ()
     val: tuple[Source, ...] = ()
     partial: bool = False
+    keep: float = 1.0
+    crop: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("keep", "crop"):
+            _require(
+                0 < getattr(self, name) <= 1, name, "be a share above 0 and at most 1", getattr(self, name)
+            )
+        if self.keep < 1 and self.crop < 1:
+            raise UsageError("keep and crop are two ways to leave out annotations; choose one")
 
 
 @dataclass(frozen=True)

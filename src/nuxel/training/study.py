@@ -30,8 +30,9 @@ from tensorboard.backend.event_processing.event_file_loader import (  # type: ig
 )
 
 from nuxel import __version__
-from nuxel.data.dataset import Annotated, Source, find_annotated, read_annotated
+from nuxel.data.dataset import Annotated, Source, find_all, find_annotated, read_annotated
 from nuxel.errors import NuxelError, UsageError
+from nuxel.evaluation.scores import score_image
 from nuxel.export.atomic import replacing
 from nuxel.export.heat_map import draw_heat_map
 from nuxel.export.overlay import draw_overlay
@@ -41,12 +42,12 @@ from nuxel.image.resample import ScaledImage, resize_labels
 from nuxel.instances import Instances
 from nuxel.labels.relabel import relabel
 from nuxel.metrics.average_precision import MatchTally
-from nuxel.metrics.pixels import foreground_iou
+from nuxel.metrics.pixels import foreground_iou, pixel_accuracy
 from nuxel.predict.cpu import available_cpus
-from nuxel.predict.detect import attention_of
+from nuxel.predict.detect import Found, attention_of
 from nuxel.predict.model import Model
 from nuxel.predict.networks import Detector, Network
-from nuxel.predict.pipeline import Options, decode_seen, decoder_rule, look_at, segment_normalised
+from nuxel.predict.pipeline import Options, Seen, decode_seen, decoder_rule, look_at
 from nuxel.training.epoch_log import read_rows
 from nuxel.training.export import export_module, load_run
 from nuxel.training.study_figures import model_path, picture_path, pictured_rows, side_by_side
@@ -54,7 +55,17 @@ from nuxel.training.study_file import Job, Picture, Result, Row, Study, changed_
 from nuxel.training.study_page import read_results, write_page
 from nuxel.training.train import train
 from nuxel.training.tune import climb, tune_decoder
+from nuxel.training.validate import boxes_ap50, compared_boxes, foreground_of
 
+_SCORES = {
+    "mAP": "ap",
+    "AP50": "ap50",
+    "AJI": "aji",
+    "NCS": "ncs",
+    "precision": "precision",
+    "recall": "recall",
+}
+"""Scores of an image as results name them, and as the evaluation does."""
 LEVEL = 0.05
 """A run has reached a plateau if its loss fell by less than this share of itself over the last fifth of its steps."""
 
@@ -150,7 +161,7 @@ def _check_images(study: Study, jobs: Sequence[Job]) -> None:
 
 def _images(study: Study) -> dict[str, Annotated]:
     """The images on which decoders are tuned, and those that are scored, by stem."""
-    items = [*find_annotated(study.file.tune), *find_annotated(study.file.test)]
+    items = [item for one in (study.file, *study.file.images) for item in find_all((*one.tune, *one.test))]
     return {stem(item.image): item for item in items}
 
 
@@ -173,21 +184,22 @@ def _run(study: Study, job: Job, out: Path) -> Result:
     path = model_path(study, out, row, job.seed)
     curve: list[dict[str, float]] = []
     seconds: dict[str, float] = {}
+    wanted = study.images(row)
     start = time.perf_counter()
     if row.of:
         if not path.is_file():
             raise NuxelError(f"the model of row {row.of} is missing ({path}); see what became of that row")
-        network = _changed(Model(path), row, study.file.tune)
+        network = _changed(Model(path), row, wanted.tune)
     else:
         run = out / "runs" / job.name
         train(job.recipe, run, resume=True)
         curve = read_curve(run)
         seconds["training"] = curve[-1]["seconds"]
         start = time.perf_counter()
-        network = _export(run, path, study.file.tune)
+        network = _export(run, path, wanted.tune)
     seconds["tuning"] = round(time.perf_counter() - start, 1)
     start = time.perf_counter()
-    images = _score(network, row, study.file.test)
+    scores, images = _score(network, row, wanted.test)
     seconds["testing"] = round(time.perf_counter() - start, 1)
     fall = loss_fall([point["loss"] for point in curve])
     return {
@@ -196,9 +208,7 @@ def _run(study: Study, job: Job, out: Path) -> Result:
         "seed": job.seed,
         "budget": study.budget.name,
         "hash": job.hash,
-        "mAP": float(np.mean([image["mAP"] for image in images])),
-        "AP50": float(np.mean([image["AP50"] for image in images])),
-        "IoU": float(np.mean([image["IoU"] for image in images])),
+        **scores,
         "decoder_rule": network.card.decoder_rule,
         "tuned": network.card.scores,
         "steps": curve[-1]["step"] if curve else 0,
@@ -221,23 +231,23 @@ def _run(study: Study, job: Job, out: Path) -> Result:
     }
 
 
-def _export(run: Path, path: Path, tune: Source) -> Model:
+def _export(run: Path, path: Path, tune: Sequence[Source]) -> Model:
     """Write a run's model file, with decoder parameters that were chosen on ``tune``, and open it."""
     module = load_run(run)
     export_module(module, path)
-    rule, score = tune_decoder(Model(path), find_annotated(tune))
+    rule, score = tune_decoder(Model(path), find_all(tune))
     module.card = dataclasses.replace(module.card, decoder_rule=dataclasses.asdict(rule))
     export_module(module, path, {"val mAP": round(score, 4)})
     return Model(path)
 
 
-def _changed(model: Model, row: Row, tune: Source) -> Model:
+def _changed(model: Model, row: Row, tune: Sequence[Source]) -> Model:
     """The model, with the row's changes of its decoder if it has any, and with the rest tuned if it says so."""
     if row.changes:
         rule = changed_rule(decoder_rule(model.card, Options()), row)
         model.card = dataclasses.replace(model.card, decoder_rule=dataclasses.asdict(rule), scores={})
     if row.tune:
-        _tune_others(model, row.changes, find_annotated(tune))
+        _tune_others(model, row.changes, find_all(tune))
     return model
 
 
@@ -262,28 +272,37 @@ def _tune_others(model: Model, held: Mapping[str, Any], annotated: Sequence[Anno
     )
 
 
-def _score(network: Network | Detector, row: Row, test: Source) -> list[dict[str, Any]]:
-    """Name, mAP, AP at 0.5 and IoU of the foreground of each image."""
-    items, tally, ious = find_annotated(test), MatchTally(), []
-    for item in items:
+def _score(network: Model, row: Row, test: Sequence[Source]) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Means over the images, with the average precision of all boxes of a network that detects; and of each image the
+    scores and its name."""
+    images, boxes = [], []
+    for item in find_all(test):
         image, truth = read_annotated(item)
-        labels = _labels(image, network, row)
-        tally.add(truth, labels)
-        ious.append(foreground_iou(truth, labels))
-    found = tally.per_image().average_precision
-    return [
-        {"image": item.image.name, "mAP": float(one.mean()), "AP50": float(one[0]), "IoU": iou}
-        for item, one, iou in zip(items, found, ious, strict=True)
-    ]
+        labels, seen = _labels(image, network, row)
+        found = score_image(item.image.name, truth, labels).scores
+        one = {ours: found[theirs] for ours, theirs in _SCORES.items()}
+        if isinstance(seen, Found) and row.resize is None:
+            boxes.append(compared_boxes(seen.detections, truth))
+            one["box_AP50"] = boxes_ap50(boxes[-1:])
+        foreground = labels if row.resize else foreground_of(image, labels, network)
+        one["pixel_accuracy"] = pixel_accuracy(truth, foreground)
+        images.append({"image": item.image.name, **one, "IoU": foreground_iou(truth, labels)})
+    means = {name: float(np.mean([one[name] for one in images])) for name in images[0] if name != "image"}
+    return {**means, **({"box_AP50": boxes_ap50(boxes)} if boxes else {})}, images
 
 
-def _labels(image: NDArray[np.uint8], network: Network | Detector, row: Row) -> NDArray[np.int32]:
+def _labels(
+    image: NDArray[np.uint8], network: Network | Detector, row: Row
+) -> tuple[NDArray[np.int32], Seen]:
+    """The nuclei that a row finds, and what its decoder had before it."""
     options = Options(tta=row.tta)
-    if row.resize is None:
-        return segment_normalised(image, network, options).nuclei.labels
-    square = Image.fromarray(image).resize((row.resize, row.resize), Image.Resampling.BILINEAR)
-    found = segment_normalised(np.asarray(square), network, options).nuclei.labels
-    return resize_labels(found, (image.shape[0], image.shape[1]))
+    shape = (image.shape[0], image.shape[1])
+    if row.resize is not None:
+        square = Image.fromarray(image).resize((row.resize, row.resize), Image.Resampling.BILINEAR)
+        image = np.asarray(square)
+    _, seen = look_at(image, network, options)
+    labels = decode_seen(seen, image.shape[:2], network.card, options).labels
+    return labels if row.resize is None else resize_labels(labels, shape), seen
 
 
 def _draw_pictures(study: Study, out: Path) -> None:
@@ -309,7 +328,7 @@ def _panels(
         model = Model(model_path(study, out, row, 0))
         model.card = dataclasses.replace(model.card, decoder_rule=result["decoder_rule"])
         columns.append(
-            [draw_overlay(image, Instances(relabel(_labels(image, model, row)))) for image, _ in pairs]
+            [draw_overlay(image, Instances(relabel(_labels(image, model, row)[0]))) for image, _ in pairs]
         )
         level = picture.attention
         if level is not None and study.has_attention(row, level):
@@ -323,7 +342,8 @@ def _panels(
 
 def read_curve(run: Path) -> list[dict[str, float]]:
     """A run's ``metrics.csv``, an epoch an entry: ``epoch`` (from 1), ``step``, ``seconds`` of training (validation
-    included, interruptions not), ``loss``, and the validation's scores where there was one.
+    included, interruptions not), the losses, whose sum is ``loss``, and the
+    validation's scores where there was one.
     """
     seconds = training_seconds(run / "tensorboard")
     return [
@@ -331,8 +351,11 @@ def read_curve(run: Path) -> list[dict[str, float]]:
             "epoch": epoch + 1,
             "step": int(row["step"]),
             "seconds": round(seconds[int(row["step"])], 1),
-            "loss": float(row["train/loss"]),
-            **{name[4:]: float(value) for name, value in row.items() if name.startswith("val/") and value},
+            **{
+                name.partition("/")[2]: float(value)
+                for name, value in row.items()
+                if name.startswith(("train/", "val/")) and value
+            },
         }
         for epoch, row in read_rows(run / "metrics.csv").items()
     ]

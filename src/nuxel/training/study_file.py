@@ -26,8 +26,22 @@ Result = dict[str, Any]
 """What a row and a seed gave, as it stands in the JSON file of the two."""
 
 SCORES: Mapping[str, tuple[str, ...]] = {
-    "curves": ("mAP", "AP50", "IoU_foreground", "IoU_nucleus", "IoU_touching", "loss"),
-    "bars": ("mAP", "AP50", "IoU"),
+    "curves": (
+        "mAP",
+        "AP50",
+        "precision",
+        "recall",
+        "box_AP50",
+        "pixel_accuracy",
+        "IoU_foreground",
+        "IoU_nucleus",
+        "IoU_touching",
+        "loss",
+        "confidence",
+        "location",
+        "segmentation",
+    ),
+    "bars": ("mAP", "AP50", "IoU", "AJI", "NCS", "precision", "recall", "pixel_accuracy", "box_AP50"),
 }
 """Kinds of figures, and what each can show: scores on the validation images, and those on the test images."""
 
@@ -58,6 +72,8 @@ class Row:
         the image's own size, where it is compared.
     seeds
         The least number of seeds that it is run with.
+    images
+        Name of the images on which its decoder is tuned and which are scored, if they are not those of the study.
     """
 
     name: str
@@ -71,6 +87,7 @@ class Row:
     tta: bool = False
     resize: int | None = None
     seeds: int = 1
+    images: str = ""
 
     def __post_init__(self) -> None:
         if bool(self.recipe) == bool(self.of):
@@ -141,6 +158,15 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Images:
+    """Images for some rows: ``tune`` are those on which decoders are tuned, ``test`` those that are scored."""
+
+    name: str
+    tune: tuple[Source, ...]
+    test: tuple[Source, ...]
+
+
+@dataclass(frozen=True)
 class Entry:
     """A line of a table: a row, and the paper's figure for it, where it has one."""
 
@@ -156,6 +182,10 @@ class Table:
     ----------
     compare
         Pairs of rows, the one that should be worse first, whose difference gets an interval.
+    by
+        The score of single images that is compared.
+    scores
+        Further scores to be shown, of those that bars can show.
     curves
         Whether the IoUs of the maps during training, and the milestones, are shown too.
     """
@@ -164,7 +194,14 @@ class Table:
     rows: tuple[Entry, ...]
     note: str = ""
     compare: tuple[tuple[str, str], ...] = ()
+    by: str = "mAP"
+    scores: tuple[str, ...] = ()
     curves: bool = False
+
+    def __post_init__(self) -> None:
+        for score in self.scores:
+            _known(score, SCORES["bars"], f"scores of table {self.title!r}")
+        _known(self.by, SCORES["bars"], f"by of table {self.title!r}")
 
 
 @dataclass(frozen=True)
@@ -229,28 +266,37 @@ class Picture:
 
 @dataclass(frozen=True)
 class StudyFile:
-    """``study.toml``. ``tune`` are the images on which decoders are tuned, ``test`` those that are scored."""
+    """``study.toml``. ``tune`` are the images on which decoders are tuned, ``test`` those that are scored, of all rows
+    that name no other ``images``."""
 
     title: str
-    tune: Source
-    test: Source
+    tune: tuple[Source, ...]
+    test: tuple[Source, ...]
     budget: tuple[Budget, ...]
     row: tuple[Row, ...]
     table: tuple[Table, ...]
     milestone: tuple[Milestone, ...] = ()
     figure: tuple[Figure, ...] = ()
     picture: tuple[Picture, ...] = ()
+    images: tuple[Images, ...] = ()
 
     def __post_init__(self) -> None:
         rows = [row.name for row in self.row]
         titles = [*(figure.title for figure in self.figure), *(picture.title for picture in self.picture)]
         files = [file_name(title) for title in titles]
         budgets = [budget.name for budget in self.budget]
-        for kind, names in (("row", rows), ("budget", budgets), ("figure or picture", files)):
+        for kind, names in (
+            ("row", rows),
+            ("budget", budgets),
+            ("figure or picture", files),
+            ("images", [images.name for images in self.images]),
+        ):
             if doubled := next((name for name in names if names.count(name) > 1), None):
                 raise UsageError(f"there are two of {kind} {doubled}")
         training = {row.name: row for row in self.row if row.recipe}
         for row in self.row:
+            if row.images:
+                _known(row.images, [images.name for images in self.images], f"images of row {row.name}")
             if row.of:
                 _known(row.of, list(training), f"of in row {row.name}")
                 if row.seeds > training[row.of].seeds:
@@ -273,6 +319,12 @@ class StudyFile:
                 *(name for pair in table.compare for name in pair),
             ):
                 _known(name, rows, f"table {table.title!r}")
+            for pair in table.compare:
+                images = {row.images for row in self.row if row.name in pair}
+                if len(images) > 1:
+                    raise UsageError(
+                        f"table {table.title!r} compares rows of different images: {', '.join(pair)}"
+                    )
 
 
 @dataclass(frozen=True)
@@ -305,6 +357,11 @@ class Study:
         """What the row's model is trained by, but for the seed."""
         return self.recipes[row.of or row.name]
 
+    def images(self, row: Row) -> Images:
+        """The images on which the row's decoder is tuned, and those that are scored."""
+        own = (images for images in self.file.images if images.name == row.images)
+        return next(own, Images("", self.file.tune, self.file.test))
+
     def label(self, row: Row) -> str:
         """The row's label, with what the budget makes of its recipe in brackets."""
         recipe = self.row(row.of).recipe if row.of else row.recipe
@@ -323,12 +380,13 @@ class Study:
     def job(self, row: Row, seed: int) -> Job:
         """A row with a seed, which takes the place of the recipe's."""
         recipe = make_recipe({**self.recipe(row).raw, "seed": seed}, row.name)
+        images = self.images(row)
         evaluation: list[Any] = [row.split, row.tune, row.tta, row.resize]
         if row.rule:  # rows without one keep the names that their results have had before there were rules
             evaluation.append(row.rule)
         decisive = {
             "recipe": recipe.raw,
-            "images": [dataclasses.asdict(source) for source in (self.file.tune, self.file.test)],
+            "images": [dataclasses.asdict(source) for source in (*images.tune, *images.test)],
             "evaluation": evaluation,
         }
         text = json.dumps(decisive, sort_keys=True, default=str)
@@ -377,9 +435,8 @@ def read_study(folder: Path, budget: str, data: str | None = None) -> Study:
     budgets = {known.name: known for known in file.budget}
     _known(budget, list(budgets), f"{path}: --budget")
     if data is not None:
-        file = dataclasses.replace(
-            file, **{name: dataclasses.replace(getattr(file, name), folder=data) for name in ("tune", "test")}
-        )
+        sets = [_elsewhere(one, data) for one in (file, *file.images)]
+        file = dataclasses.replace(sets[0], images=tuple(sets[1:]))
     recipes = {}
     for row in file.row:
         if row.recipe:
@@ -394,6 +451,15 @@ def read_study(folder: Path, budget: str, data: str | None = None) -> Study:
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     return study
+
+
+def _elsewhere(images: Any, folder: str) -> Any:
+    """A study or a set of images with another folder in place of all that are named."""
+    moved = {
+        name: tuple(dataclasses.replace(source, folder=folder) for source in getattr(images, name))
+        for name in ("tune", "test")
+    }
+    return dataclasses.replace(images, **moved)
 
 
 def _check_networks(study: Study) -> None:

@@ -56,7 +56,7 @@ def write_page(study: Study, out: Path, failed: Mapping[str, str]) -> str:
     for table in study.file.table:
         parts += [f"## {table.title}", table.note] if table.note else [f"## {table.title}"]
         parts.append(_scores(study, table, results))
-        parts += [_difference(study, pair, results) for pair in table.compare]
+        parts += [_difference(study, table, pair, results) for pair in table.compare]
         if table.curves:
             parts += _curves(study, table, results)
     parts += write_figures(study, out, results)
@@ -79,6 +79,7 @@ def _scores(study: Study, table: Table, results: Mapping[str, list[Result]]) -> 
         "seeds",
         "AP50",
         *["IoU"] * ious,
+        *table.scores,
         "steps",
         "minutes",
         "plateau",
@@ -87,14 +88,18 @@ def _scores(study: Study, table: Table, results: Mapping[str, list[Result]]) -> 
     for entry in table.rows:
         paper = "" if entry.paper is None else f"{entry.paper:.3f}"
         found = results[entry.row]
-        cells = _cells(found, ious=ious) if found else ["not run", "", "0", *[""] * (len(heads) - 5)]
+        cells = (
+            _cells(found, [*["IoU"] * ious, *table.scores])
+            if found
+            else ["not run", "", "0", *[""] * (len(heads) - 5)]
+        )
         lines.append([study.label(study.row(entry.row)), paper, *cells])
     return _markdown(heads, lines)
 
 
-def _cells(found: Sequence[Result], *, ious: bool) -> list[str]:
-    """Mean mAP, its standard deviation over seeds, how many, AP50, IoU if asked for, steps, minutes, and how many
-    reached a plateau.
+def _cells(found: Sequence[Result], more: Sequence[str]) -> list[str]:
+    """Mean mAP, its standard deviation over seeds, how many, AP50, the scores that are asked for, steps, minutes, and
+    how many reached a plateau.
     """
     scores = np.array([(one["mAP"], one["AP50"]) for one in found])
     trained = [one for one in found if one["plateau"] is not None]
@@ -108,31 +113,40 @@ def _cells(found: Sequence[Result], *, ious: bool) -> list[str]:
         f"{scores[:, 0].std(ddof=1):.3f}" if len(found) > 1 else "",
         str(len(found)),
         f"{scores[:, 1].mean():.3f}",
-        *[_iou(found)] * ious,
+        *(_mean(found, score) for score in more),
         str(found[0]["steps"] or ""),
         f"{np.mean([sum(one['seconds'].values()) for one in found]) / 60:.1f}",
         plateau,
     ]
 
 
-def _iou(found: Sequence[Result]) -> str:
-    """The mean IoU of the foreground over the results that have it; older ones do not."""
-    values = [one["IoU"] for one in found if "IoU" in one]
-    return f"{np.mean(values):.3f}" if values else ""
+def _mean(found: Sequence[Result], score: str) -> str:
+    """The mean of a score over the results that have it, and its standard deviation where there are several.
+
+    Older results have no IoU, and networks of maps no box.
+    """
+    values = [one[score] for one in found if score in one]
+    if not values:
+        return ""
+    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 and score != "IoU" else ""
+    return f"{np.mean(values):.3f}{spread}"
 
 
-def _difference(study: Study, pair: tuple[str, str], results: Mapping[str, list[Result]]) -> str:
+def _difference(
+    study: Study, table: Table, pair: tuple[str, str], results: Mapping[str, list[Result]]
+) -> str:
     labels = [study.label(study.row(name)) for name in pair]
     title = f"**{labels[1]}** minus **{labels[0]}**"
     if not all(results[name] for name in pair):
         return f"{title}: not run"
     worse, better = (
-        np.mean([[image["mAP"] for image in one["images"]] for one in results[name]], axis=0) for name in pair
+        np.mean([[image[table.by] for image in one["images"]] for one in results[name]], axis=0)
+        for name in pair
     )
     mean, low, high = difference(worse, better)
     verdict = "the order holds" if low > 0 else "the order is reversed" if high < 0 else "the order is open"
     return (
-        f"{title}: mAP {mean:+.3f}, 95 % interval over {len(worse)} images {low:+.3f} to {high:+.3f} "
+        f"{title}: {table.by} {mean:+.3f}, 95 % interval over {len(worse)} images {low:+.3f} to {high:+.3f} "
         f"(means of {len(results[pair[0]])} and {len(results[pair[1]])} seeds): {verdict}"
     )
 

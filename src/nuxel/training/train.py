@@ -16,7 +16,8 @@ import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from torch.utils.data import DataLoader
 
-from nuxel.data.dataset import Annotated, Source, find_annotated, read_annotated
+from nuxel.data.dataset import Annotated, find_all, read_annotated
+from nuxel.data.thin import crop, thin
 from nuxel.errors import NuxelError, UsageError
 from nuxel.export.atomic import replacing
 from nuxel.systems.system import Prepares
@@ -26,7 +27,7 @@ from nuxel.training.module import TrainingModule
 from nuxel.training.precision import resolve_precision
 from nuxel.training.recipe import Recipe, Schedule
 from nuxel.training.samples import EpochSampler, RandomViews, Sample
-from nuxel.training.validate import WholeImages
+from nuxel.training.validate import Whole, WholeImages
 
 LAST = "last.ckpt"
 RECORD = "recipe.json"
@@ -50,10 +51,11 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     """
     checkpoint = out / "checkpoints" / LAST
     _check_folder(recipe, out, resume=resume)
-    training, validation = _annotated(recipe.data.train), _annotated(recipe.data.val)
+    training, validation = find_all(recipe.data.train), find_all(recipe.data.val)
     if not training:
         raise UsageError("the recipe names no [[data.train]] folder")
     views = _views(recipe, [replace(item, partial=recipe.data.partial) for item in training])
+    views.images = _thinned(recipe, views.images)
     for item in validation:
         read_annotated(item)
     pl.seed_everything(recipe.seed, workers=False, verbose=False)
@@ -75,10 +77,6 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         except SystemExit:  # what Lightning makes of Ctrl+C
             raise KeyboardInterrupt from None
     return checkpoint
-
-
-def _annotated(sources: tuple[Source, ...]) -> list[Annotated]:
-    return [item for source in sources for item in find_annotated(source)]
 
 
 def _quieten() -> None:
@@ -144,6 +142,17 @@ def _start_from(module: TrainingModule, init: Path) -> None:
             f"or of another shape, first {unfit[0]}; start from a run with the same system and [network]"
         )
     module.load_state_dict(weights)
+
+
+def _thinned(recipe: Recipe, images: list[Whole]) -> list[Whole]:
+    """The training images with as many of their annotations as the recipe keeps."""
+    pixels, labels = [image for image, _ in images], [truth for _, truth in images]
+    data = recipe.data
+    if data.keep < 1:
+        labels = thin(labels, data.keep, recipe.seed)
+    if data.crop < 1:
+        labels = crop(labels, data.crop, recipe.seed)
+    return list(zip(pixels, labels, strict=True))
 
 
 def _views(recipe: Recipe, items: list[Annotated]) -> RandomViews:

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from torchvision.ops import nms
 
 from nuxel.data.dataset import Annotated, read_annotated
+from nuxel.decode.decoders import DETECTIONS
 from nuxel.decode.detections import DetectionRule, Detections
 from nuxel.export.overlay import draw_overlay
 from nuxel.export.png import encode_png
@@ -24,6 +25,7 @@ from nuxel.metrics.box_average_precision import Boxes, voc_average_precision
 from nuxel.metrics.pixels import foreground_iou, pixel_accuracy
 from nuxel.predict.card import ModelCard
 from nuxel.predict.detect import Found, attention_of
+from nuxel.predict.model import Model
 from nuxel.predict.pipeline import Options, decode_seen, decoder_rule, look_at
 
 if TYPE_CHECKING:
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
 Whole = tuple[NDArray[np.uint8], NDArray[np.int32]]
 _PICTURED = 6
 _MEASURED = ("nucleus", "touching")
+_NUCLEUS = "nucleus"
+_MAP_CUT = 0.5
+ScoredBoxes = tuple[Boxes, Boxes, NDArray[np.float64]]
+"""Of an image the true boxes, those that are found, and the scores of the latter."""
 _REPEATED = 0.5
 """Of two boxes with a greater IoU, from neighbouring windows, the one with the lower score is a repetition."""
 
@@ -87,7 +93,7 @@ class Validation:
         self.overlaps = {name: np.zeros(2, np.int64) for name in self._names() if name in _MEASURED}
         self.foregrounds: list[float] = []
         self.accuracies: list[float] = []
-        self.boxes: list[tuple[Boxes, Boxes, NDArray[np.float64]]] = []
+        self.boxes: list[ScoredBoxes] = []
 
     def add(self, image: NDArray[np.uint8], truth: NDArray[np.int32]) -> None:
         """Segment one image and compare it, and the maps that it was made from, with its labels."""
@@ -97,8 +103,8 @@ class Validation:
         self.tally.add(truth, nuclei.labels)
         self.foregrounds.append(foreground_iou(truth, nuclei.labels))
         if isinstance(seen, Found):
-            self._compare_boxes(seen.detections, truth)
-            self._compare_pixels(image, nuclei.labels, truth)
+            self.boxes.append(compared_boxes(seen.detections, truth))
+            self.accuracies.append(pixel_accuracy(truth, foreground_of(image, nuclei.labels, self.network)))
         else:
             self._compare(seen, truth)
         if len(self.pictures) < _PICTURED:
@@ -119,32 +125,13 @@ class Validation:
                 wanted = (targets[system.masks.index(name)] > 0) & annotated
                 self.overlaps[name] += [(predicted & wanted).sum(), (predicted | wanted).sum()]
 
-    def _compare_boxes(self, found: Detections, truth: NDArray[np.int32]) -> None:
-        """Keep the boxes of detections and of nuclei; those around what nobody annotated count for nothing."""
-        middle = ((found.boxes[:, :2] + found.boxes[:, 2:]) / 2).astype(int)
-        y, x = middle.clip(0, np.array(truth.shape) - 1).T
-        found = found.take(truth[y, x] >= 0)
-        kept = nms(torch.from_numpy(found.boxes), torch.from_numpy(found.scores), _REPEATED).numpy()
-        true_boxes = Instances(np.maximum(relabel(truth), 0)).boxes
-        self.boxes.append((true_boxes, found.boxes[kept], found.scores[kept].astype(np.float64)))
-
-    def _compare_pixels(
-        self, image: NDArray[np.uint8], labels: NDArray[np.int32], truth: NDArray[np.int32]
-    ) -> None:
-        """Compare the foreground of the network's own map, or where it has none that of its nuclei."""
-        network = self.network
-        if "nucleus" in network.card.maps:
-            drawn = attention_of(
-                ScaledImage(image, 1.0), lambda window: network.map_of(window, "nucleus"), network.card
-            )
-            labels = (drawn >= 0.5).astype(np.int32)
-        self.accuracies.append(pixel_accuracy(truth, labels))
-
     def scores(self) -> dict[str, float]:
         """Scores by name, each in ``[0, 1]``.
 
         ``mAP``, ``AP50`` and ``IoU_foreground`` are means over images, of the Data Science Bowl's mAP, of AP at 0.5,
         and of the IoU of all pixels of nuclei with all true ones (FCN-8s and Mask R-CNN paper, figure 4).
+        ``precision`` and ``recall`` are those at 0.5 of the nuclei of all images together (partially labeled exemplars
+        paper, figure 4).
         ``IoU_nucleus`` and ``IoU_touching`` compare the maps of nuclei and of touching borders, cut at 0.5, with their
         targets, the pixels of all images together (multi-head U-Net paper, figures 5 and 6); a map that the decoder
         does not read has none, and where neither map nor target has a pixel it is 1.
@@ -153,6 +140,7 @@ class Validation:
         decoder has seen them, and ``pixel_accuracy`` the mean over images of the share of pixels that are called right,
         nucleus or background, by the map of nuclei or, of a system without one, by the nuclei (US-Net paper, figure 2).
         """
+        pooled = self.tally.pooled()
         overlaps = {
             f"IoU_{name}": int(both) / int(either) if either else 1.0
             for name, (both, either) in self.overlaps.items()
@@ -160,6 +148,8 @@ class Validation:
         return {
             "mAP": self.tally.mean_average_precision(),
             "AP50": float(self.tally.per_image().average_precision[:, 0].mean()),
+            "precision": float(pooled.precision[0]),
+            "recall": float(pooled.recall[0]),
             "IoU_foreground": float(np.mean(self.foregrounds)),
             **overlaps,
             **self._detection_scores(),
@@ -168,11 +158,7 @@ class Validation:
     def _detection_scores(self) -> dict[str, float]:
         if not self.boxes:
             return {}
-        truth, found, scores = zip(*self.boxes, strict=True)
-        return {
-            "box_AP50": voc_average_precision(truth, found, scores),
-            "pixel_accuracy": float(np.mean(self.accuracies)),
-        }
+        return {"box_AP50": boxes_ap50(self.boxes), "pixel_accuracy": float(np.mean(self.accuracies))}
 
     def write_picture(self, path: Path) -> None:
         """The first few images, predicted outlines above and true ones below, in one PNG."""
@@ -182,6 +168,34 @@ class Validation:
         ]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode_png(np.ascontiguousarray(np.hstack(padded))))
+
+
+def compared_boxes(found: Detections, truth: NDArray[np.int32]) -> ScoredBoxes:
+    """The boxes of an image's nuclei and of its detections; those around what nobody annotated count for nothing."""
+    middle = ((found.boxes[:, :2] + found.boxes[:, 2:]) / 2).astype(int)
+    y, x = middle.clip(0, np.array(truth.shape) - 1).T
+    found = found.take(truth[y, x] >= 0)
+    kept = nms(torch.from_numpy(found.boxes), torch.from_numpy(found.scores), _REPEATED).numpy()
+    true_boxes = Instances(np.maximum(relabel(truth), 0)).boxes
+    return true_boxes, found.boxes[kept], found.scores[kept].astype(np.float64)
+
+
+def boxes_ap50(images: Sequence[ScoredBoxes]) -> float:
+    """The average precision of VOC at 0.5 of all boxes of several images."""
+    truth, found, scores = zip(*images, strict=True)
+    return voc_average_precision(truth, found, scores)
+
+
+def foreground_of(
+    image: NDArray[np.uint8], labels: NDArray[np.int32], network: TorchNetwork | Model
+) -> NDArray[np.int32]:
+    """The foreground that a network sees: that of its own map, if it detects and has one beside, or of its nuclei."""
+    if network.card.decoder != DETECTIONS or _NUCLEUS not in network.card.maps:
+        return labels
+    drawn = attention_of(
+        ScaledImage(image, 1.0), lambda window: network.map_of(window, _NUCLEUS), network.card
+    )
+    return (drawn >= _MAP_CUT).astype(np.int32)
 
 
 def _beside(image: NDArray[np.uint8], predicted: Instances, truth: Instances) -> NDArray[np.uint8]:
