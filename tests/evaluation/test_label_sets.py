@@ -129,7 +129,7 @@ def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file or folder"):
         find_labels(tmp_path / "missing")
     (tmp_path / "text.txt").touch()
-    with pytest.raises(UsageError, match=r"no label image in this folder .*\.npy files and folders masks"):
+    with pytest.raises(UsageError, match=r"no label image in this folder .*\.npy and \.xml files and folders masks"):
         find_labels(tmp_path)
     with pytest.raises(NuxelError, match="labels are read from"):
         find_labels(tmp_path / "text.txt")["text.txt"].read(None)
@@ -151,3 +151,44 @@ def test_nothing_there(tmp_path: Path) -> None:
 )
 def test_names(path: str, name: str) -> None:
     assert image_name(PurePath(path)) == name
+
+
+OUTLINES = (
+    "<Annotations><Annotation><Regions><Region><Vertices>"
+    '<Vertex X="1" Y="0"/><Vertex X="4" Y="0"/><Vertex X="4" Y="2"/><Vertex X="1" Y="2"/>'
+    "</Vertices></Region></Regions></Annotation></Annotations>"
+)
+
+
+class TestOutlines:
+    """Aperio XML, as MoNuSeg has it: beside the images."""
+
+    def test_the_images_beside_them_are_no_labels(self, tmp_path: Path, save: Save) -> None:
+        for name in ("TCGA-18.a.xml", "TCGA-19.xml"):
+            (tmp_path / name).write_text(OUTLINES)
+        save("TCGA-19.tif", ONE)
+        found = find_labels(tmp_path)
+        assert set(found) == {"TCGA-18.a", "TCGA-19"}
+        assert found["TCGA-19"].read((3, 5)).tolist() == [[0, 1, 1, 1, 0], [0, 1, 1, 1, 0], [0, 0, 0, 0, 0]]
+
+    def test_a_data_set_of_images_and_outlines(self, tmp_path: Path, save: Save) -> None:
+        save("images/a.png", ONE)
+        (tmp_path / "labels").mkdir()
+        (tmp_path / "labels" / "a.xml").write_text(OUTLINES)
+        assert {name: source.where for name, source in find_labels(tmp_path).items()} == {
+            "a": str(tmp_path / "labels" / "a.xml")
+        }
+
+    def test_one_file(self, tmp_path: Path) -> None:
+        (tmp_path / "a.XML").write_text(OUTLINES)
+        ((name, source),) = find_labels(tmp_path / "a.XML").items()
+        assert name == "a"
+        assert not source.sized
+        with pytest.raises(NuxelError, match=r"a\.XML: outlines alone do not say how large the image is"):
+            source.read(None)
+
+    def test_label_images_that_nuxel_wrote_come_first(self, tmp_path: Path, save: Save) -> None:
+        (tmp_path / "a.xml").write_text(OUTLINES)
+        save("a_labels.tif", ONE)
+        (source,) = find_labels(tmp_path).values()
+        assert source.where.endswith("a_labels.tif")

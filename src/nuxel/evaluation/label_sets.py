@@ -11,13 +11,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from nuxel.data.aperio_xml import read_aperio_xml
 from nuxel.data.dataset import read_masks
 from nuxel.errors import NuxelError, UsageError
 from nuxel.image.formats import stem
 from nuxel.labels.read import LABEL_SUFFIXES, read_labels
+from nuxel.labels.relabel import relabel
 from nuxel.labels.run_length import RunLengths, Shape, read_run_lengths
 
 PRODUCT_END = "_labels"
+_XML = ".xml"
 _IMAGES, _LABELS, _MASKS = "images", "labels", "masks"
 
 
@@ -64,6 +67,25 @@ class MaskFolder:
 
     def read(self, shape: Shape | None) -> NDArray[np.int32]:  # noqa: ARG002
         return read_masks(self.path)
+
+
+@dataclass(frozen=True)
+class OutlineFile:
+    """An Aperio XML file of outlines, as MoNuSeg has them."""
+
+    path: Path
+    sized: bool = False
+
+    @property
+    def where(self) -> str:
+        return str(self.path)
+
+    def read(self, shape: Shape | None) -> NDArray[np.int32]:
+        if shape is None:
+            raise NuxelError(
+                f"{self.where}: outlines alone do not say how large the image is; compare them with label images."
+            )
+        return relabel(read_aperio_xml(self.path, shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,12 +140,14 @@ def find_labels(given: str | os.PathLike[str]) -> dict[str, LabelSource]:
 
     The name is the path below the folder without extension, ``_labels``, and folders ``images``, ``labels``, ``masks``.
 
-    A file is a run-length CSV (see :func:`nuxel.labels.run_length.read_run_lengths`) or a label image. In a folder,
-    sub-folders included, the labels are the first of these that there is, and nothing else:
+    A file is a run-length CSV (see :func:`nuxel.labels.run_length.read_run_lengths`), an Aperio XML file (see
+    :func:`nuxel.data.aperio_xml.read_aperio_xml`) or a label image. In a folder, sub-folders included, the labels are
+    the first of these that there is, and nothing else:
 
     - the files in folders ``labels`` that stand beside a folder ``images`` (or ``masks``, if named like the images);
     - the competition's ``<id>/masks/*.png``;
     - files ``*_labels.tif`` (or ``.png``, ``.npy``), as ``nuxel segment`` writes them;
+    - Aperio XML files: images that lie beside them are none of their labels;
     - all TIFF, PNG and NPY files.
 
     Raises
@@ -137,7 +161,7 @@ def find_labels(given: str | os.PathLike[str]) -> dict[str, LabelSource]:
     if path.is_file():
         if path.suffix.lower() == ".csv":
             return {image: RunLengthRows(runs) for image, runs in read_run_lengths(path).items()}
-        return {_bare_name(path): LabelFile(path)}
+        return {_bare_name(path): OutlineFile(path) if _is_outlines(path) else LabelFile(path)}
     if not path.is_dir():
         raise UsageError(f"{path}: there is no such file or folder")
     found: dict[str, LabelSource] = {}
@@ -151,16 +175,17 @@ def find_labels(given: str | os.PathLike[str]) -> dict[str, LabelSource]:
     if not found:
         raise UsageError(
             f"{path}: no label image in this folder or below it "
-            f"(looked for {', '.join(LABEL_SUFFIXES)} files and folders {_MASKS})"
+            f"(looked for {', '.join(LABEL_SUFFIXES)} and {_XML} files and folders {_MASKS})"
         )
     return found
 
 
-def _in_folder(folder: Path) -> Sequence[LabelFile | MaskFolder]:
-    """The first kind of labels that there are: of a data set, of the competition, of ``nuxel segment``, any."""
+def _in_folder(folder: Path) -> Sequence[LabelFile | MaskFolder | OutlineFile]:
+    """The first kind of labels that there are, in the order in which :func:`find_labels` names them."""
     masks: list[MaskFolder] = []
-    annotated: list[LabelFile] = []
+    annotated: list[LabelFile | OutlineFile] = []
     files: list[LabelFile] = []
+    outlines: list[OutlineFile] = []
     for here, folders, names in _walk(folder):
         if _MASKS in folders and not _holds_label_images(here):
             masks.append(MaskFolder(here / _MASKS))
@@ -170,10 +195,16 @@ def _in_folder(folder: Path) -> Sequence[LabelFile | MaskFolder]:
             folders.remove(_IMAGES)
         labels = [LabelFile(here / name) for name in names if PurePath(name).suffix.lower() in LABEL_SUFFIXES]
         files += labels
+        drawn = [OutlineFile(here / name) for name in names if _is_outlines(PurePath(name))]
+        outlines += drawn
         if here != folder and _is_annotation(here, folder):
-            annotated += labels
+            annotated += [*labels, *drawn]
     products = [file for file in files if stem(file.path).endswith(PRODUCT_END)]
-    return annotated or masks or products or files
+    return annotated or masks or products or outlines or files
+
+
+def _is_outlines(path: PurePath) -> bool:
+    return path.suffix.lower() == _XML
 
 
 def _is_annotation(folder: Path, root: Path) -> bool:
@@ -197,7 +228,7 @@ def _walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
         yield Path(here), folders, sorted(name for name in names if not name.startswith("."))
 
 
-def _name_of(source: LabelFile | MaskFolder, root: Path) -> str:
+def _name_of(source: LabelFile | MaskFolder | OutlineFile, root: Path) -> str:
     if isinstance(source, MaskFolder):
         image = source.path.parent
         return image.relative_to(root).as_posix() if image != root else root.resolve().name
@@ -205,7 +236,7 @@ def _name_of(source: LabelFile | MaskFolder, root: Path) -> str:
 
 
 def _bare_name(path: Path) -> str:
-    bare = stem(path) if path.suffix.lower() != ".npy" else path.stem
+    bare = path.stem if path.suffix.lower() in (".npy", _XML) else stem(path)
     return bare.removesuffix(PRODUCT_END) or bare
 
 
