@@ -189,7 +189,7 @@ def _run(study: Study, job: Job, out: Path) -> Result:
     if row.of:
         if not path.is_file():
             raise NuxelError(f"the model of row {row.of} is missing ({path}); see what became of that row")
-        network = _changed(Model(path), row, wanted.tune)
+        network = _changed(_open(path), row, wanted.tune)
     else:
         run = out / "runs" / job.name
         train(job.recipe, run, resume=True)
@@ -235,10 +235,16 @@ def _export(run: Path, path: Path, tune: Sequence[Source]) -> Model:
     """Write a run's model file, with decoder parameters that were chosen on ``tune``, and open it."""
     module = load_run(run)
     export_module(module, path)
-    rule, score = tune_decoder(Model(path), find_all(tune))
+    rule, score = tune_decoder(_open(path), find_all(tune))
     module.card = dataclasses.replace(module.card, decoder_rule=dataclasses.asdict(rule))
     export_module(module, path, {"val mAP": round(score, 4)})
-    return Model(path)
+    return _open(path)
+
+
+def _open(path: Path) -> Model:
+    """A model file that predicts with as many threads as training has: more would wait for one another where a study
+    was given a part of the processors."""
+    return Model(path, threads=torch.get_num_threads())
 
 
 def _changed(model: Model, row: Row, tune: Sequence[Source]) -> Model:
@@ -325,7 +331,7 @@ def _panels(
     pairs = [read_annotated(item) for item in _pictured(picture, _images(study))]
     columns = [[draw_overlay(image, Instances(np.maximum(relabel(truth), 0))) for image, truth in pairs]]
     for row, result in pictured_rows(study, out, picture, results):
-        model = Model(model_path(study, out, row, 0))
+        model = _open(model_path(study, out, row, 0))
         model.card = dataclasses.replace(model.card, decoder_rule=result["decoder_rule"])
         columns.append(
             [draw_overlay(image, Instances(relabel(_labels(image, model, row)[0]))) for image, _ in pairs]
