@@ -129,7 +129,9 @@ def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file or folder"):
         find_labels(tmp_path / "missing")
     (tmp_path / "text.txt").touch()
-    with pytest.raises(UsageError, match=r"no label image in this folder .*\.npy and \.xml files and folders masks"):
+    with pytest.raises(
+        UsageError, match=r"no label image in this folder .*\.npy and \.xml files and folders masks"
+    ):
         find_labels(tmp_path)
     with pytest.raises(NuxelError, match="labels are read from"):
         find_labels(tmp_path / "text.txt")["text.txt"].read(None)

@@ -51,7 +51,7 @@ from nuxel.predict.pipeline import Options, Seen, decode_seen, decoder_rule, loo
 from nuxel.training.epoch_log import read_rows
 from nuxel.training.export import export_module, load_run
 from nuxel.training.study_figures import model_path, picture_path, pictured_rows, side_by_side
-from nuxel.training.study_file import Job, Picture, Result, Row, Study, changed_rule
+from nuxel.training.study_file import Images, Job, Picture, Result, Row, Study, StudyFile, changed_rule
 from nuxel.training.study_page import read_results, write_page
 from nuxel.training.train import train
 from nuxel.training.tune import climb, tune_decoder
@@ -161,7 +161,8 @@ def _check_images(study: Study, jobs: Sequence[Job]) -> None:
 
 def _images(study: Study) -> dict[str, Annotated]:
     """The images on which decoders are tuned, and those that are scored, by stem."""
-    items = [item for one in (study.file, *study.file.images) for item in find_all((*one.tune, *one.test))]
+    sets: list[StudyFile | Images] = [study.file, *study.file.images]
+    items = [item for one in sets for item in find_all((*one.tune, *one.test))]
     return {stem(item.image): item for item in items}
 
 
