@@ -57,7 +57,7 @@ def test_with_a_model_file(some: Set, toy_model: Path, capsys: Capture) -> None:
     for name in ("a", "plate/b"):
         labels = read_labels(folder / "out" / f"{name}_labels.tif")
         assert np.array_equal(labels == 3, truth == 3)
-        assert np.unique(labels).tolist() == [0, 3, 4, 5, 6]
+        assert np.unique(labels).tolist() == [-1, 3, 4, 5, 6]
 
 
 def test_with_the_default_model(some: Set) -> None:

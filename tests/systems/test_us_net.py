@@ -21,13 +21,14 @@ from nuxel.cli.main import main
 from nuxel.data.dataset import Source, find_annotated, read_annotated
 from nuxel.decode.detections import Detections, decode_detections
 from nuxel.errors import UsageError
+from nuxel.instances import Instances
 from nuxel.labels.read import read_labels
-from nuxel.nn.ssd import encode, match
+from nuxel.labels.relabel import relabel
+from nuxel.nn.ssd import best_boxes, encode, match
 from nuxel.predict.model import Model
-from nuxel.predict.pipeline import Options, segment_normalised
-from nuxel.systems.attention_mask_rcnn import instances_of
-from nuxel.systems.us_net import USNet, USNetNetwork, USNetRule, cut, jittered
-from nuxel.training.export import export_module, load_run
+from nuxel.predict.pipeline import Options, look_at, segment_normalised
+from nuxel.systems.us_net import USNet, USNetNetwork, USNetRule, cut, jittered, nuclei_of
+from nuxel.training.export import export_module
 from nuxel.training.module import Several, TrainingModule
 from nuxel.training.recipe import Recipe, Schedule, make_recipe, read_recipe
 from nuxel.training.train import train
@@ -127,7 +128,7 @@ class TestLosses:
         network = trained.network
         assert isinstance(network, USNetNetwork)
         labels = two_nuclei()
-        truth = instances_of(torch.from_numpy(labels).float())["boxes"]
+        truth = nuclei_of(torch.from_numpy(labels).float())["boxes"]
         boxes = network.default_boxes.around(70, 70)
         matches = match(boxes, truth, 0.5)
         nucleus = matches >= 0
@@ -144,6 +145,22 @@ class TestLosses:
             values.append(losses(trained, labels)["loss"].item())
         assert values == sorted(values, reverse=True)
         assert values[-1] < 0.01
+
+    def test_a_perfect_prediction_is_the_box_of_the_nucleus(self) -> None:
+        """What the losses ask for, decoded as prediction decodes it: to the pixel, no half of one off."""
+        labels = two_nuclei()
+        truth = nuclei_of(torch.from_numpy(labels).float())["boxes"]
+        boxes = USNet().build().default_boxes.around(70, 70)
+        matches = match(boxes, truth, 0.5)
+        nucleus = matches >= 0
+        logits = torch.where(nucleus, 9.0, -9.0)
+        offsets = torch.zeros(len(boxes), 4)
+        offsets[nucleus] = encode(truth[matches[nucleus]], boxes[nucleus])
+        found, _ = best_boxes(
+            logits, offsets, boxes, (70, 70), candidates=100, min_score=0.5, greatest_iou=0.5, most=9
+        )
+        expected = Instances(relabel(labels)).boxes[:, [1, 0, 3, 2]]
+        assert sorted(found.round(decimals=3).tolist()) == sorted(expected.astype(float).tolist())
 
     def test_weights_of_the_losses(self) -> None:
         trained = module()
@@ -252,7 +269,7 @@ class TestPatches:
     def test_true_masks_of_jittered_boxes_give_real_nuclei_back(self) -> None:
         """Cut, as refinement learns them, and pasted, as it is decoded: 1.2 times a box that is a tenth off."""
         labels = read_labels(DATA / "tnbc" / "labels" / "01_1.png")[:300, :300].copy()
-        truth = instances_of(torch.from_numpy(labels).float())
+        truth = nuclei_of(torch.from_numpy(labels).float())
         torch.manual_seed(0)
         boxes = jittered(truth["boxes"])
         network = USNet().build()
@@ -534,12 +551,10 @@ class TestRun:
         assert labels.shape == (80, 80)
         assert len(rows) == labels.max() > 0
         found = [float(row.split(",")[header.split(",").index("score")]) for row in rows]
-        trained = load_run(unbroken)
         image, _ = read_annotated(find_annotated(Source(str(folder)))[0])
-        nuclei = segment_normalised(
-            image, TorchNetwork(trained, trained.card), Options(threshold=0.001)
-        ).nuclei
-        assert found == pytest.approx(nuclei.scores.tolist(), abs=1e-3)
+        _, seen = look_at(image, Model(model, threads=1), Options())
+        boxes = seen.detections.scores
+        assert all(np.abs(boxes - score).min() < 1e-5 for score in found)
 
 
 class TestSizes:
@@ -592,7 +607,7 @@ class TestSizes:
         best = []
         for name in ("01_1", "03_2", "05_1", "08_2", "10_1"):
             labels = read_labels(DATA / "tnbc" / "labels" / f"{name}.png")[:300, :300].astype(np.float32)
-            best.append(box_iou(instances_of(torch.from_numpy(labels))["boxes"], boxes).amax(1))
+            best.append(box_iou(nuclei_of(torch.from_numpy(labels))["boxes"], boxes).amax(1))
         found = torch.cat(best)
         assert len(found) > 50
         assert (found >= 0.5).float().mean() > 0.8

@@ -944,7 +944,7 @@ class TestRefused:
             (
                 'kind = "bars"',
                 'score = "IoU"',
-                "the score of curves must be one of mAP, AP50, precision",
+                "the score of curves must be one of mAP, AP50, AJI",
             ),
             (
                 'kind = "bars"',

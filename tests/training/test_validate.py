@@ -58,7 +58,8 @@ def test_all_is_one_where_the_maps_are_the_targets(toy_card: ModelCard) -> None:
     labels = two_neighbours()
     validation.add(image_of(labels), labels)
     assert validation.scores() == {
-        "mAP": 1, "AP50": 1, "IoU_foreground": 1, "IoU_nucleus": 1, "IoU_touching": 1,
+        "mAP": 1, "AP50": 1, "AJI": 1, "NCS": 1, "precision": 1, "recall": 1,
+        "IoU_foreground": 1, "IoU_nucleus": 1, "IoU_touching": 1,
     }  # fmt: skip
 
 
@@ -154,7 +155,8 @@ class TestDetections:
         truth = two_boxes()
         validation.add(seen({LEFT: 250, RIGHT: 200}, truth), truth)
         assert validation.scores() == {
-            "mAP": 1, "AP50": 1, "IoU_foreground": 1, "box_AP50": 1, "pixel_accuracy": 1,
+            "mAP": 1, "AP50": 1, "AJI": 1, "NCS": 1, "precision": 1, "recall": 1,
+            "IoU_foreground": 1, "box_AP50": 1, "pixel_accuracy": 1,
         }  # fmt: skip
 
     def test_boxes_of_all_images_are_ranked_together(self, toy_card: ModelCard) -> None:

@@ -98,27 +98,32 @@ def crop(labels: Sequence[NDArray[np.int32]], keep: float, seed: int = 0) -> lis
     >>> [image.tolist() for image in crop([np.array([[1, 1, 0, 2], [1, 1, 0, 0]], np.int32)], keep=0.25)]
     [[[-1, -1, -1, -1], [-1, 1, 0, -1]]]
     """
+    cropped = []
+    for image, window in zip(labels, crop_windows(labels, keep, seed), strict=True):
+        cropped.append(np.full_like(image, UNKNOWN))
+        cropped[-1][window] = image[window]
+    return cropped
+
+
+def crop_windows(
+    labels: Sequence[NDArray[np.int32]], keep: float, seed: int = 0
+) -> list[tuple[slice, slice]]:
+    """The rows and columns of each image that :func:`crop` keeps; parameters and errors are those of it."""
     _check(keep, seed)
     _refuse_none(sum(len(nuclei_in(image)) for image in labels))
     rng = np.random.default_rng(seed)
-    cropped = [_cropped(image, keep, rng) for image in labels]
-    if not any((image > 0).any() for image in cropped):
+    windows = [(_stretch(image.shape[0], keep, rng), _stretch(image.shape[1], keep, rng)) for image in labels]
+    if not any((image[window] > 0).any() for image, window in zip(labels, windows, strict=True)):
         raise UsageError(
             f"a share of {keep} of each image holds no nucleus; keep a larger share or change the seed"
         )
-    return cropped
+    return windows
 
 
-def _cropped(labels: NDArray[np.int32], keep: float, rng: np.random.Generator) -> NDArray[np.int32]:
-    window = []
-    for side in labels.shape:
-        length = min(side, max(1, round(side * math.sqrt(keep))))
-        start = int(rng.integers(side - length + 1))
-        window.append(slice(start, start + length))
-    rows, columns = window
-    cropped = np.full_like(labels, UNKNOWN)
-    cropped[rows, columns] = labels[rows, columns]
-    return cropped
+def _stretch(side: int, keep: float, rng: np.random.Generator) -> slice:
+    length = min(side, max(1, round(side * math.sqrt(keep))))
+    start = int(rng.integers(side - length + 1))
+    return slice(start, start + length)
 
 
 def _check(keep: float, seed: int) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from nuxel import __version__
+from nuxel.data.thin import UNKNOWN
 from nuxel.decode.detections import LEAST_LEFT
 from nuxel.errors import NuxelError, UsageError
 from nuxel.export.atomic import replacing
@@ -72,7 +73,7 @@ class Propagated:
     ----------
     labels
         ``(H, W)`` int32 label image. Annotated nuclei have the numbers that they had, proposed ones those that follow
-        the highest of these; 0 is background, and so is what nobody annotated and the model finds nothing in.
+        the highest of these; 0 is known to be background, and -1 is what nobody annotated and no proposal covers.
     scores
         The score of each proposed nucleus by its number, in ``[0, 1]``.
     """
@@ -100,7 +101,7 @@ def propagate(annotations: Labels, proposals: Instances) -> Propagated:
     Returns
     -------
     Every annotated nucleus with its number and exactly its pixels. No proposal has an annotated pixel: one that reaches
-    into what is annotated keeps the largest 4-connected region of what lies outside if that is at least half of it
+    into what is annotated keeps the largest 4-connected region of what lies outside if that is more than half of it
     (:data:`~nuxel.decode.detections.LEAST_LEFT`), and is left out otherwise: then it mostly shows a nucleus that is
     annotated already, or one where there is known to be none.
 
@@ -114,14 +115,14 @@ def propagate(annotations: Labels, proposals: Instances) -> Propagated:
     >>> annotations = np.array([[5, 5, -1, -1, -1, -1, 0, 0]], np.int32)
     >>> found = Instances(np.array([[1, 1, 1, 0, 2, 2, 2, 3]], np.int32), np.array([0.9, 0.8, 0.7], np.float32))
     >>> propagate(annotations, found).labels.tolist()
-    [[5, 5, 0, 0, 6, 6, 0, 0]]
+    [[5, 5, -1, -1, 6, 6, 0, 0]]
     """
     if annotations.shape != proposals.labels.shape:
         raise NuxelError(
             f"the annotations are {annotations.shape}, but the image is {proposals.labels.shape}"
         )
-    labels = np.maximum(annotations, 0)
-    number = int(labels.max(initial=0))
+    labels = np.maximum(annotations, UNKNOWN)
+    number = max(int(labels.max(initial=0)), 0)
     if number > np.iinfo(np.int32).max - len(proposals):
         raise NuxelError(f"the annotations have the number {number}, which leaves none for what is proposed")
     scores = {}
@@ -130,7 +131,7 @@ def propagate(annotations: Labels, proposals: Instances) -> Propagated:
         free = whole & (annotations[box] < 0)
         if free.sum() < whole.sum():
             free = _largest(free)
-        if free.sum() >= LEAST_LEFT * whole.sum():
+        if free.sum() > LEAST_LEFT * whole.sum():
             number += 1
             labels[box][free] = number
             scores[number] = float(proposals.scores[index])
@@ -163,12 +164,13 @@ def draw_propagated(
     -------
     ``(H, W', 3)`` uint8.
     """
-    proposed = np.isin(propagated.labels, list(propagated.scores))
+    nuclei = np.maximum(propagated.labels, 0)
+    proposed = np.isin(nuclei, list(propagated.scores))
     panels = [_outlined(display, annotations, _ANNOTATED)]
     if truth is not None:
         panels.append(_outlined(display, truth, _TRUE))
-    result = _outlined(display, np.where(proposed, 0, propagated.labels), _ANNOTATED)
-    panels.append(_outlined(result, np.where(proposed, propagated.labels, 0), _ADDED))
+    result = _outlined(display, np.where(proposed, 0, nuclei), _ANNOTATED)
+    panels.append(_outlined(result, np.where(proposed, nuclei, 0), _ADDED))
     gap = np.full((len(display), _GAP, 3), _GREY, np.uint8)
     return np.hstack([part for panel in panels for part in (gap, panel)][1:])
 
@@ -192,6 +194,8 @@ class PropagatedRow:
         Why it failed, or what the user should know of the result.
     human, proposed
         How many nuclei were annotated, and how many were added.
+    coverage
+        Share of the image's pixels that are annotated, background included, or covered by a proposal.
     """
 
     file: str
@@ -199,6 +203,7 @@ class PropagatedRow:
     reason: str = ""
     human: int | None = None
     proposed: int | None = None
+    coverage: float | None = None
 
 
 @dataclass(frozen=True)
@@ -310,9 +315,9 @@ def _propagate_file(task: Task, how: Propagation) -> PropagatedRow:
     image = read_image(task.image.path)
     annotations, truth = (_read(source, image) for source in (task.annotations, task.truth))
     if annotations is None:
-        annotations = np.full((image.height, image.width), -1, np.int32)
+        annotations = np.full((image.height, image.width), UNKNOWN, np.int32)
     elif how.partial:
-        annotations = np.where(annotations == 0, np.int32(-1), annotations)
+        annotations = np.where(annotations == 0, np.int32(UNKNOWN), annotations)
     display = normalise(image.pixels)
     seen = segment_normalised(display, how.network, how.options, image.pixel_size_um)
     propagated = propagate(annotations, seen.nuclei)
@@ -327,7 +332,12 @@ def _propagate_file(task: Task, how: Propagation) -> PropagatedRow:
             "--partial if 0 means that"
         )
     return PropagatedRow(
-        str(task.image.path), "done", "; ".join(notes), sources.count(HUMAN), sources.count(PROPOSED)
+        str(task.image.path),
+        "done",
+        "; ".join(notes),
+        sources.count(HUMAN),
+        sources.count(PROPOSED),
+        float((propagated.labels != UNKNOWN).mean()),
     )
 
 
@@ -358,7 +368,7 @@ def _write(
             number: {**values, "classification": {"name": values["source"]}}
             for number, values in described.items()
         }
-        write_geojson(outlines, splines_of(propagated.labels, how.tolerance), named)
+        write_geojson(outlines, splines_of(np.maximum(propagated.labels, 0), how.tolerance), named)
         with replacing(overlay) as part:
             part.write_bytes(encode_png(picture))
 

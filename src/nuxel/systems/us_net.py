@@ -24,6 +24,7 @@ from torchvision.ops import roi_align
 from nuxel.decode.detections import DetectionRule
 from nuxel.errors import UsageError
 from nuxel.instances import Instances
+from nuxel.labels.relabel import relabel
 from nuxel.losses.detection import area_weights, box_loss, focal_loss, mean_absolute
 from nuxel.nn.ssd import DefaultBoxes, DetectionBranch, best_boxes, encode, match
 from nuxel.nn.us_net import BLOCKS, DEPTH, PATCH, RefinementUNet, SegmentationBranch, SharedBase
@@ -33,6 +34,8 @@ BRANCHES = ("joint", "detection", "segmentation")
 _DETECTED = slice(DEPTH - 3, DEPTH)
 """Detection sees the base's last three maps, "38 x 38, 19 x 19, 10 x 10"."""
 _STRIDES = (8, 16, 32)
+_HALF = 0.5
+"""From the boxes of Mask R-CNN, to which the centre of pixel i is i, to those here."""
 _PATCHES = 32
 """Nuclei of one image, drawn by lot, from which refinement learns in a step."""
 _JITTER = 0.1
@@ -197,7 +200,7 @@ class USNetNetwork(nn.Module):
             if self.loss.area_ratio:
                 weights = area_weights(nuclei, annotated)
         if self.detection is not None:
-            wanted = [instances_of(one[0]) for one in labels]
+            wanted = [nuclei_of(one[0]) for one in labels]
             logits, offsets = self.detection(maps[_DETECTED])
             parts["confidence"], location = self._detection_losses(
                 logits, offsets, [one["boxes"] for one in wanted], annotated, weights
@@ -274,6 +277,20 @@ class USNetNetwork(nn.Module):
         return torch.cat([boxes[:, :2] - more, boxes[:, 2:] + more], 1)
 
 
+def nuclei_of(labels: Tensor) -> dict[str, Tensor]:
+    """The nuclei of a label image ``(H, W)`` as :func:`instances_of` gives them, but for the boxes: these span pixels.
+
+    Pixel i is ``[i, i + 1)`` to default boxes, and to RoIAlign as :func:`cut` calls it.
+
+    Examples
+    --------
+    >>> nuclei_of(torch.tensor([[0.0, 0.0, 2.0], [-1.0, 0.0, 2.0]]))["boxes"].tolist()
+    [[2.0, 0.0, 3.0, 2.0]]
+    """
+    found = instances_of(labels)
+    return {**found, "boxes": found["boxes"] + _HALF}
+
+
 def cut(maps: Tensor, boxes: list[Tensor]) -> Tensor:
     """Patches ``(K, C, 48, 48)`` of maps ``(N, C, H, W)``, from each map those of its boxes ``(k, 4)``, in order."""
     patches: Tensor = roi_align(maps, boxes, PATCH, sampling_ratio=2, aligned=True)
@@ -329,7 +346,7 @@ class USNet:
         del network
         if self.network.branches == "segmentation":
             return
-        boxes = np.concatenate([Instances(np.maximum(image, 0)).boxes for image in labels])
+        boxes = np.concatenate([Instances(np.maximum(relabel(image), 0)).boxes for image in labels])
         sizes = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1, dtype=np.float64))
         least, greatest = self.diameters
         smaller, larger = int((sizes < least).sum()), int((sizes > greatest).sum())

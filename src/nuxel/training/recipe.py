@@ -229,8 +229,9 @@ class Data:
     partial
         In the label images of ``train`` 0 means not annotated, rather than background.
     keep, crop
-        Learn from this share of the nuclei of ``train``, or of the area of each of its images, only, as if nobody had
-        annotated the rest: what ``nuxel thin`` does, with the recipe's seed. For studies.
+        Learn from this share of the nuclei of ``train`` only, as if nobody had annotated the rest, or from this share
+        of the area of each of its images: what ``nuxel thin`` does, with the recipe's seed, but that a crop leaves
+        nothing to be seen outside. For studies.
     """
 
     train: tuple[Source, ...] = ()

@@ -29,6 +29,8 @@ SCORES: Mapping[str, tuple[str, ...]] = {
     "curves": (
         "mAP",
         "AP50",
+        "AJI",
+        "NCS",
         "precision",
         "recall",
         "box_AP50",

@@ -17,9 +17,10 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheck
 from torch.utils.data import DataLoader
 
 from nuxel.data.dataset import Annotated, find_all, read_annotated
-from nuxel.data.thin import crop, thin
+from nuxel.data.thin import crop_windows, thin
 from nuxel.errors import NuxelError, UsageError
 from nuxel.export.atomic import replacing
+from nuxel.labels.relabel import relabel
 from nuxel.systems.system import Prepares
 from nuxel.training.epoch_log import EpochLog
 from nuxel.training.export import read_weights
@@ -145,13 +146,18 @@ def _start_from(module: TrainingModule, init: Path) -> None:
 
 
 def _thinned(recipe: Recipe, images: list[Whole]) -> list[Whole]:
-    """The training images with as many of their annotations as the recipe keeps."""
+    """The training images with as many of their annotations as the recipe keeps.
+
+    Of a crop the pixels outside go, too: a nucleus that its edge cuts would be taught as if it ended there.
+    """
     pixels, labels = [image for image, _ in images], [truth for _, truth in images]
     data = recipe.data
     if data.keep < 1:
         labels = thin(labels, data.keep, recipe.seed)
     if data.crop < 1:
-        labels = crop(labels, data.crop, recipe.seed)
+        windows = crop_windows(labels, data.crop, recipe.seed)
+        labels = [relabel(truth[window]) for truth, window in zip(labels, windows, strict=True)]
+        pixels = [image[window] for image, window in zip(pixels, windows, strict=True)]
     return list(zip(pixels, labels, strict=True))
 
 

@@ -20,8 +20,10 @@ from nuxel.export.png import encode_png
 from nuxel.image.resample import ScaledImage, resize_labels
 from nuxel.instances import Instances
 from nuxel.labels.relabel import relabel
+from nuxel.metrics.aggregated_jaccard import aggregated_jaccard, normalised_coverage
 from nuxel.metrics.average_precision import DSB2018_THRESHOLDS, MatchTally
 from nuxel.metrics.box_average_precision import Boxes, voc_average_precision
+from nuxel.metrics.overlap import overlap_table
 from nuxel.metrics.pixels import foreground_iou, pixel_accuracy
 from nuxel.predict.card import ModelCard
 from nuxel.predict.detect import Found, attention_of
@@ -91,6 +93,7 @@ class Validation:
         self.tally = MatchTally(DSB2018_THRESHOLDS)
         self.pictures: list[NDArray[np.uint8]] = []
         self.overlaps = {name: np.zeros(2, np.int64) for name in self._names() if name in _MEASURED}
+        self.covered: list[tuple[float, float]] = []
         self.foregrounds: list[float] = []
         self.accuracies: list[float] = []
         self.boxes: list[ScoredBoxes] = []
@@ -100,7 +103,9 @@ class Validation:
         card, options = self.network.card, Options()
         _, seen = look_at(image, self.network, options)
         nuclei = decode_seen(seen, image.shape[:2], card, options)
-        self.tally.add(truth, nuclei.labels)
+        table = overlap_table(truth, nuclei.labels)
+        self.tally.add(table)
+        self.covered.append((aggregated_jaccard(table), normalised_coverage(table)))
         self.foregrounds.append(foreground_iou(truth, nuclei.labels))
         if isinstance(seen, Found):
             self.boxes.append(compared_boxes(seen.detections, truth))
@@ -128,8 +133,9 @@ class Validation:
     def scores(self) -> dict[str, float]:
         """Scores by name, each in ``[0, 1]``.
 
-        ``mAP``, ``AP50`` and ``IoU_foreground`` are means over images, of the Data Science Bowl's mAP, of AP at 0.5,
-        and of the IoU of all pixels of nuclei with all true ones (FCN-8s and Mask R-CNN paper, figure 4).
+        ``mAP``, ``AP50``, ``AJI``, ``NCS`` and ``IoU_foreground`` are means over images: of the Data Science Bowl's
+        mAP, of AP at 0.5, of the aggregated Jaccard index, of the normalised coverage score, and of the IoU of all
+        pixels of nuclei with all true ones (FCN-8s and Mask R-CNN paper, figure 4).
         ``precision`` and ``recall`` are those at 0.5 of the nuclei of all images together (partially labeled exemplars
         paper, figure 4).
         ``IoU_nucleus`` and ``IoU_touching`` compare the maps of nuclei and of touching borders, cut at 0.5, with their
@@ -141,6 +147,7 @@ class Validation:
         nucleus or background, by the map of nuclei or, of a system without one, by the nuclei (US-Net paper, figure 2).
         """
         pooled = self.tally.pooled()
+        aji, ncs = np.mean(self.covered, axis=0)
         overlaps = {
             f"IoU_{name}": int(both) / int(either) if either else 1.0
             for name, (both, either) in self.overlaps.items()
@@ -148,6 +155,8 @@ class Validation:
         return {
             "mAP": self.tally.mean_average_precision(),
             "AP50": float(self.tally.per_image().average_precision[:, 0].mean()),
+            "AJI": float(aji),
+            "NCS": float(ncs),
             "precision": float(pooled.precision[0]),
             "recall": float(pooled.recall[0]),
             "IoU_foreground": float(np.mean(self.foregrounds)),
