@@ -31,8 +31,8 @@ workers = 0
 
 STUDY = """
 title = "Squares"
-tune = { folder = "absent" }
-test = { folder = "absent" }
+tune = [{ folder = "absent" }]
+test = [{ folder = "absent" }]
 budget = [{ name = "small" }, { name = "paper", set = ["schedule.epochs=2"] }]
 row = [
     { name = "broken", label = "Broken", recipe = "tiny.toml", set = CHANGES },

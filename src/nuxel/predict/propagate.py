@@ -324,6 +324,10 @@ def _propagate_file(task: Task, how: Propagation) -> PropagatedRow:
     _write(task, how, image, propagated, draw_propagated(display, annotations, propagated, truth))
     sources = list(propagated.sources().values())
     notes = [seen.warning] if seen.warning else []
+    if scattered := _in_parts(propagated.labels):
+        notes.append(
+            f"{scattered} nuclei have several parts; the outlines show the largest, the labels all of them"
+        )
     if task.annotations is None:
         notes.append("nothing was annotated")
     elif (annotations >= 0).all():
@@ -349,6 +353,13 @@ def _read(source: LabelReader | None, image: Image) -> Labels | None:
     if labels.shape != shape:
         raise NuxelError(f"{source.where}: is {labels.shape}, but its image is {shape}")
     return labels
+
+
+def _in_parts(labels: Labels) -> int:
+    """How many nuclei consist of several 8-connected regions."""
+    boxes = ndimage.find_objects(np.maximum(labels, 0))
+    masks = (labels[box] == number for number, box in enumerate(boxes, 1) if box is not None)
+    return sum(ndimage.label(mask, np.ones((3, 3)))[1] > 1 for mask in masks)
 
 
 def _write(
