@@ -32,6 +32,7 @@ from nuxel.image.normalise import normalise
 from nuxel.image.read import read_image
 from nuxel.instances import Instances
 from nuxel.labels.border import border_pixels
+from nuxel.labels.relabel import relabel
 from nuxel.labels.splines import splines_of
 from nuxel.predict.networks import Detector, Network
 from nuxel.predict.pipeline import Options, segment_normalised
@@ -357,8 +358,8 @@ def _read(source: LabelReader | None, image: Image) -> Labels | None:
 
 def _in_parts(labels: Labels) -> int:
     """How many nuclei consist of several 8-connected regions."""
-    boxes = ndimage.find_objects(np.maximum(labels, 0))
-    masks = (labels[box] == number for number, box in enumerate(boxes, 1) if box is not None)
+    dense = relabel(np.maximum(labels, 0))  # a number may be in the thousands of millions
+    masks = (dense[box] == number for number, box in enumerate(ndimage.find_objects(dense), 1))
     return sum(ndimage.label(mask, np.ones((3, 3)))[1] > 1 for mask in masks)
 
 

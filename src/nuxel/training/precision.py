@@ -29,8 +29,8 @@ def resolve_precision(precision: str) -> str:
 class GroupedConvolutionsInFull(TorchFunctionMode):
     """While active, convolutions in groups are not touched by autocast: they stay in float32.
 
-    On a processor the gradient of a depthwise convolution in bfloat16 costs up to six times the one in float32 (5 x 5,
-    144 channels), more than all others gain.
+    On a processor the gradient of a depthwise convolution in bfloat16 costs several times the one in float32, more than
+    all others gain.
     """
 
     def __torch_function__(
