@@ -108,6 +108,22 @@ class TestWarp:
         assert 1.6 < max(found) < 2.1
         assert np.median(np.log2(found)) == pytest.approx(0, abs=0.35)
 
+    def test_what_is_not_turned_is_only_flipped(self, draw) -> None:
+        image, labels = draw(48, 3)
+        how = dataclasses.replace(STILL, zoom_range=(1, 1), turn=False)
+        flips = [
+            (image[::rows, ::columns], labels[::rows, ::columns]) for rows in (1, -1) for columns in (1, -1)
+        ]
+        seen = set()
+        for seed in range(40):
+            picture, drawn = random_warp(image, labels, 48, how, np.random.default_rng(seed))
+            pixels = picture.permute(1, 2, 0).numpy() * 255
+            which = [i for i, (flipped, _) in enumerate(flips) if np.abs(pixels - flipped).max() < 0.1]
+            assert len(which) == 1
+            assert ((drawn > 0) == (flips[which[0]][1] > 0)).all()
+            seen.update(which)
+        assert seen == {0, 1, 2, 3}
+
     def test_each_piece_of_a_nucleus_has_a_label_of_its_own(self) -> None:
         labels = np.zeros((64, 64), np.int32)
         labels[10:20, 10:20] = labels[10:20, 40:50] = 7

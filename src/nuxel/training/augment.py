@@ -44,6 +44,8 @@ class Augmentation:
     zoom_range
         If given, the four keys above are not used: the zoom is drawn evenly (in logarithm) from this range, which lies
         in ``[1/8, 8]``. 1 is the image's own scale.
+    turn
+        Whether views are turned by any angle; without it they are only flipped, along one axis, both or none.
     stretch, shear
         Greatest logarithm of the factor along one axis (the other axis gets its inverse), and greatest shear.
     cluster_p
@@ -80,6 +82,7 @@ class Augmentation:
     perspective_p: float = 0.0
     emboss_p: float = 0.0
     dropout_p: float = 0.0
+    turn: bool = True
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -156,6 +159,8 @@ def _zoom(labels: NDArray[np.int32], how: Augmentation, rng: Rng) -> float:
 def _grid(shape: tuple[int, ...], crop: int, zoom: float, how: Augmentation, rng: Rng) -> Tensor:
     """Where each pixel of the view comes from, ``(1, crop, crop, 2)`` in grid_sample's coordinates."""
     angle = rng.uniform(0, 2 * np.pi)
+    if not how.turn:
+        angle = np.pi * (angle > np.pi)  # half a turn and a flip along one axis are a flip along the other
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     squeeze = np.exp(rng.uniform(-how.stretch, how.stretch))
     shape_change = np.array([[squeeze, rng.uniform(-how.shear, how.shear)], [0, 1 / squeeze]])
