@@ -1,22 +1,32 @@
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from nuxel.data.dataset import Annotated, Source, find_annotated
-from nuxel.errors import NuxelError
+from nuxel.data.dataset import Annotated, Source, find_annotated, read_annotated
+from nuxel.errors import NuxelError, UsageError
 from nuxel.systems.multihead_unet import MultiheadUNet
 from nuxel.training.augment import Augmentation
-from nuxel.training.samples import EpochSampler, RandomViews
+from nuxel.training.recipe import make_recipe
+from nuxel.training.samples import EpochSampler, RandomViews, patches
+from nuxel.training.train import _views
 
 
 def views(items: list[Annotated], seed: int = 0, balance: float = 1.0) -> RandomViews:
+    return views_of(items, Augmentation(), crop=32, balance=balance, seed=seed)
+
+
+def views_of(items: list[Annotated], how: Augmentation, **rest: Any) -> RandomViews:
+    groups = [item.group for item in items]
     return RandomViews(
-        items, MultiheadUNet().draw_targets, Augmentation(), crop=32, balance=balance, seed=seed
+        [read_annotated(item) for item in items], groups, MultiheadUNet().draw_targets, how, **rest
     )
 
 
@@ -53,9 +63,8 @@ class TestViews:
         assert all(same(a, b) for a, b in zip(*batches, strict=True))
 
     def test_a_crop_larger_than_the_image_mirrors_it(self, items: list[Annotated]) -> None:
-        dataset = RandomViews(
+        dataset = views_of(
             items,
-            MultiheadUNet().draw_targets,
             Augmentation(zoom_range=(0.5, 0.5), invert_p=0, light_p=0, shading_p=0, noise_p=0),
             crop=160,  # the images have 64 pixels, here 32
             balance=1.0,
@@ -104,6 +113,55 @@ class TestViews:
             NuxelError, match=r"odd\.png: labels are \(64, 63\), but the image odd\.png is \(64, 64\)"
         ):
             views(find_annotated(Source(str(tmp_path))))
+
+
+class TestPatches:
+    def test_the_us_net_papers(self) -> None:
+        """Section 3.1: 400 x 400 at a stride of 200, of images of 1000 x 1000."""
+        labels = np.arange(10**6, dtype=np.int32).reshape(1000, 1000)
+        found = patches((np.zeros((1000, 1000, 3), np.uint8), labels), 400, 200)
+        corners = [divmod(int(part[0, 0]), 1000) for _, part in found]
+        assert corners == [(y, x) for y in (0, 200, 400, 600) for x in (0, 200, 400, 600)]
+        assert {part.shape for _, part in found} == {(400, 400)}
+        assert {image.shape for image, _ in found} == {(400, 400, 3)}
+
+    @given(
+        st.tuples(st.integers(1, 90), st.integers(1, 90)),
+        st.integers(1, 40).flatmap(lambda side: st.tuples(st.just(side), st.integers(1, side))),
+    )
+    def test_they_cover_the_image(self, shape: tuple[int, int], patch: tuple[int, int]) -> None:
+        side, stride = patch
+        labels = np.arange(shape[0] * shape[1], dtype=np.int32).reshape(shape)
+        found = [part for _, part in patches((np.zeros((*shape, 3), np.uint8), labels), side, stride)]
+        assert {part.shape for part in found} == {tuple(min(length, side) for length in shape)}
+        assert len(np.unique(np.concatenate([part.ravel() for part in found]))) == labels.size
+        for axis, corner in enumerate(zip(*(divmod(int(p[0, 0]), shape[1]) for p in found), strict=True)):
+            starts = sorted(set(corner))
+            assert starts[-1] + min(side, shape[axis]) == shape[axis]
+            assert max(np.diff(starts), default=0) <= stride
+
+    def test_views_come_from_them(self, draw) -> None:
+        """A view as large as a patch is one, flipped or not; both images' patches are drawn alike."""
+        data = {"patch": [40, 20]}
+        still = {"zoom_range": [1, 1], "stretch": 0, "shear": 0, "elastic_p": 0, "turn": False}
+        recipe = make_recipe(
+            {
+                "system": "multihead_unet",
+                "data": data,
+                "schedule": {"crop": 32, "balance": 1},
+                "augmentation": still,
+            }
+        )
+        images = [draw(60, 0), draw(32, 1)]
+        views = _views(recipe, images, ["large", "small"])
+        assert [labels.shape for _, labels in views.images] == [(40, 40)] * 4 + [(32, 32)]
+        assert views.probabilities == pytest.approx([1 / 5] * 5)
+        assert views[3][0].shape == (3, 32, 32)
+
+    @pytest.mark.parametrize("patch", [[0, 0], [100, 101], [100, 0], [-4, -5]])
+    def test_wrong_sizes(self, patch: list[int]) -> None:
+        with pytest.raises(UsageError, match="patch must be a side and a stride of at most that side"):
+            make_recipe({"system": "multihead_unet", "data": {"patch": patch}})
 
 
 class TestSampler:

@@ -232,6 +232,10 @@ class Data:
         Learn from this share of the nuclei of ``train`` only, as if nobody had annotated the rest, or from this share
         of the area of each of its images: what ``nuxel thin`` does, with the recipe's seed, but that a crop leaves
         nothing to be seen outside. For studies.
+    patch
+        Side and stride, in pixels, of the square patches that the images of ``train`` are cut into first: views are
+        then drawn from all patches alike, and none reaches beyond its patch. An image that is smaller is one patch.
+        For papers that prepare their images so.
     """
 
     train: tuple[Source, ...] = ()
@@ -239,8 +243,13 @@ class Data:
     partial: bool = False
     keep: float = 1.0
     crop: float = 1.0
+    patch: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        if self.patch is not None and not 0 < self.patch[1] <= self.patch[0]:
+            raise UsageError(
+                f"patch must be a side and a stride of at most that side, got {list(self.patch)}"
+            )
         for name in ("keep", "crop"):
             _require(
                 0 < getattr(self, name) <= 1, name, "be a share above 0 and at most 1", getattr(self, name)

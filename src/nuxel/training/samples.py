@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, distributed
 from torch.utils.data import Dataset, Sampler
 
-from nuxel.data.dataset import Annotated, read_annotated
+from nuxel.tiling.grid import plan_windows
 from nuxel.training.augment import Augmentation, random_view
+from nuxel.training.validate import Whole
 
 Sample = tuple[Tensor, Tensor, Tensor]
 
@@ -21,12 +22,13 @@ class RandomViews(Dataset[Sample]):
     """An endless list of random views; item ``k`` is always the same for the same seed.
 
     Groups are drawn with a probability proportional to their size to the power ``balance`` (1: as they come,
-    0: every group alike), images evenly within their group.
+    0: every group alike), images evenly within their group; ``groups`` has the group of each image.
     """
 
     def __init__(
         self,
-        items: Sequence[Annotated],
+        images: Sequence[Whole],
+        groups: Sequence[str],
         targets: Callable[[NDArray[np.int32]], NDArray[np.float32]],
         augmentation: Augmentation,
         *,
@@ -35,10 +37,10 @@ class RandomViews(Dataset[Sample]):
         seed: int,
     ) -> None:
         self.targets, self.augmentation, self.crop, self.seed = targets, augmentation, crop, seed
-        sizes = Counter(item.group for item in items)
-        weights = np.array([sizes[item.group] ** (balance - 1.0) for item in items])
+        sizes = Counter(groups)
+        weights = np.array([sizes[group] ** (balance - 1.0) for group in groups])
         self.probabilities = weights / weights.sum()
-        self.images = [read_annotated(item) for item in items]
+        self.images = images
 
     def __getitem__(self, position: int) -> Sample:
         rng = np.random.default_rng([self.seed, position])
@@ -46,6 +48,23 @@ class RandomViews(Dataset[Sample]):
         picture, drawn = random_view(image, labels, self.crop, self.augmentation, rng)
         annotated = torch.from_numpy((drawn >= 0).astype(np.float32))[None]
         return picture, torch.from_numpy(self.targets(drawn)), annotated
+
+
+def patches(image: Whole, side: int, stride: int) -> list[Whole]:
+    """Square patches of an image, row by row, that cover it; an image smaller than one is a patch itself.
+
+    They are as far apart as makes them end at the image's edges, at most ``stride`` pixels. None is a copy.
+
+    Examples
+    --------
+    >>> whole = np.zeros((1000, 250, 3), np.uint8), np.zeros((1000, 250), np.int32)
+    >>> [labels.shape for _, labels in patches(whole, 400, 200)]
+    [(400, 250), (400, 250), (400, 250), (400, 250)]
+    """
+    pixels, labels = image
+    shape = (labels.shape[0], labels.shape[1])
+    windows = [tile.window for tile in plan_windows(shape, side, side - stride)]
+    return [(pixels[y0:y1, x0:x1], labels[y0:y1, x0:x1]) for y0, x0, y1, x1 in windows]
 
 
 class EpochSampler(Sampler[int]):

@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from torch.utils.data import DataLoader
 
-from nuxel.data.dataset import Annotated, find_all, read_annotated
+from nuxel.data.dataset import find_all, read_annotated
 from nuxel.data.thin import crop_windows, thin
 from nuxel.errors import NuxelError, UsageError
 from nuxel.export.atomic import replacing
@@ -27,7 +27,7 @@ from nuxel.training.export import read_weights
 from nuxel.training.module import TrainingModule
 from nuxel.training.precision import resolve_precision
 from nuxel.training.recipe import Recipe, Schedule
-from nuxel.training.samples import EpochSampler, RandomViews, Sample
+from nuxel.training.samples import EpochSampler, RandomViews, Sample, patches
 from nuxel.training.validate import Whole, WholeImages
 
 LAST = "last.ckpt"
@@ -55,20 +55,22 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     training, validation = find_all(recipe.data.train), find_all(recipe.data.val)
     if not training:
         raise UsageError("the recipe names no [[data.train]] folder")
-    views = _views(recipe, [replace(item, partial=recipe.data.partial) for item in training])
-    views.images = _thinned(recipe, views.images)
+    images = _thinned(
+        recipe, [read_annotated(replace(item, partial=recipe.data.partial)) for item in training]
+    )
     for item in validation:
         read_annotated(item)
     pl.seed_everything(recipe.seed, workers=False, verbose=False)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing here reads memory before writing it
     module = TrainingModule(recipe, out / "pictures")
     if isinstance(recipe.system, Prepares):
-        recipe.system.prepare(module.network, (labels for _, labels in views.images))
+        recipe.system.prepare(module.network, (labels for _, labels in images))
     ready = checkpoint if resume and checkpoint.exists() else None
     if recipe.init is not None and ready is None:
         _start_from(module, Path(recipe.init))
     _ = module.card  # fails now, not at the first validation, for a network that cannot be used
     _write_record(recipe, out)
+    views = _views(recipe, images, [item.group for item in training])
     trainer = _trainer(recipe, out, validating=bool(validation))
     wholes = DataLoader(WholeImages(validation), batch_size=None, collate_fn=_as_it_is)
     with warnings.catch_warnings():
@@ -161,10 +163,15 @@ def _thinned(recipe: Recipe, images: list[Whole]) -> list[Whole]:
     return list(zip(pixels, labels, strict=True))
 
 
-def _views(recipe: Recipe, items: list[Annotated]) -> RandomViews:
+def _views(recipe: Recipe, images: list[Whole], groups: list[str]) -> RandomViews:
     schedule = recipe.schedule
+    if recipe.data.patch is not None:
+        cut = [patches(image, *recipe.data.patch) for image in images]
+        groups = [group for group, parts in zip(groups, cut, strict=True) for _ in parts]
+        images = [part for parts in cut for part in parts]
     return RandomViews(
-        items,
+        images,
+        groups,
         recipe.system.draw_targets,
         recipe.augmentation,
         crop=schedule.crop,
