@@ -27,15 +27,7 @@ from nuxel.labels.relabel import relabel
 from nuxel.nn.ssd import best_boxes, encode, match
 from nuxel.predict.model import Model
 from nuxel.predict.pipeline import Options, look_at, segment_normalised
-from nuxel.systems.us_net import (
-    USNet,
-    USNetNetwork,
-    USNetRule,
-    cut,
-    jittered,
-    nuclei_of,
-    without_slivers,
-)
+from nuxel.systems.us_net import USNet, USNetNetwork, USNetRule, cut, jittered, nuclei_of
 from nuxel.training.export import export_module
 from nuxel.training.module import Several, TrainingModule
 from nuxel.training.recipe import Recipe, Schedule, make_recipe, read_recipe
@@ -203,21 +195,6 @@ class TestLosses:
             for value in (True, False)
         ]
         assert torch.equal(of_both[0]["confidence"], of_both[1]["confidence"])
-
-    @pytest.mark.parametrize("side", [0, 1, 2, 3])
-    def test_a_sliver_at_the_edge_is_not_a_box_to_find(self, side: int) -> None:
-        """Whichever edge it is at; 3 pixels are one, 4 are not, nor is what is small within the image."""
-        for width, kept in ((3, 2), (4, 3)):
-            labels = np.zeros((60, 80), np.int32)
-            labels[:width, 20:40] = 1
-            labels = np.rot90(labels, side).copy()
-            labels[20:40, 20:40], labels[50:52, 30:32] = 2, 3
-            found = without_slivers(nuclei_of(torch.from_numpy(labels).float()), labels.shape)
-            assert len(found["boxes"]) == len(found["masks"]) == len(found["labels"]) == kept
-        trained = module({"refinement": False})
-        alone = np.zeros((70, 70), np.int32)
-        alone[:2, 20:40] = 1
-        assert losses(trained, alone)["location"] == 0
 
     def test_refinement_teaches_nobody_else(self) -> None:
         trained = module()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,9 +41,6 @@ _PATCHES = 32
 _JITTER = 0.1
 """Refinement learns from true boxes moved by up to this part of a side, and made larger or smaller by up to e to twice
 this: about as wrong as those that detection finds."""
-_SLIVER = 4
-"""Pixels: what a view's edge leaves of a nucleus, if narrower than this, is not to be found. No default box resembles
-it, and the offsets to it would outweigh those to whole nuclei."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +200,7 @@ class USNetNetwork(nn.Module):
             if self.loss.area_ratio:
                 weights = area_weights(nuclei, annotated)
         if self.detection is not None:
-            wanted = [without_slivers(nuclei_of(one[0]), one.shape[1:]) for one in labels]
+            wanted = [nuclei_of(one[0]) for one in labels]
             logits, offsets = self.detection(maps[_DETECTED])
             parts["confidence"], location = self._detection_losses(
                 logits, offsets, [one["boxes"] for one in wanted], annotated, weights
@@ -292,24 +289,6 @@ def nuclei_of(labels: Tensor) -> dict[str, Tensor]:
     """
     found = instances_of(labels)
     return {**found, "boxes": found["boxes"] + _HALF}
-
-
-def without_slivers(found: dict[str, Tensor], shape: Sequence[int]) -> dict[str, Tensor]:
-    """The nuclei of :func:`nuclei_of`, but none that touches the edge of its image ``(H, W)`` and is under 4 pixels
-    wide or high.
-
-    Examples
-    --------
-    >>> labels = torch.zeros(9, 9)
-    >>> labels[0:2, 2:8], labels[4:6, 4:6] = 1, 2  # the second is as small, but whole
-    >>> len(without_slivers(nuclei_of(labels), labels.shape)["boxes"])
-    1
-    """
-    boxes = found["boxes"]
-    height, width = shape
-    at_edge = (boxes[:, :2] <= 0).any(1) | (boxes[:, 2] >= width) | (boxes[:, 3] >= height)
-    kept = ~(at_edge & ((boxes[:, 2:] - boxes[:, :2]).amin(1) < _SLIVER))
-    return {name: one[kept] for name, one in found.items()}
 
 
 def cut(maps: Tensor, boxes: list[Tensor]) -> Tensor:
