@@ -92,6 +92,14 @@ schedule = {{ crop = 64, batch = 1, epochs = 1, steps_per_epoch = 1, workers = 0
     (folder / "out").rename(folder / "set" / "labels")
     again = ["train", str(recipe), "--out", str(folder / "again"), "--init", str(folder / "run")]
     assert main(again) == 0
+    # a person edits the curves of one image, whose pixels do not count then
+    (folder / "set" / "labels" / "plate" / "b_labels.tif").unlink()
+    paths = ["--annotations", folder / "set", "--out", folder / "third", "--partial"]
+    assert main([str(one) for one in ("propagate", folder / "again", folder / "set" / "images", *paths)]) == 0
+    third = [read_labels(folder / "third" / f"{name}_labels.tif") for name in ("a", "plate/b")]
+    for labels in third:
+        annotated = (labels > 0) & (truth == 3)
+        assert annotated.sum() > 0.9 * (truth == 3).sum()
 
 
 def test_of_annotations_without_an_image_it_says_how_many(

@@ -11,7 +11,8 @@ from PIL import Image
 from scipy import ndimage
 from skimage.draw import polygon2mask
 
-from nuxel.data.aperio_xml import read_aperio_xml, read_regions
+from nuxel.data.aperio_xml import read_regions
+from nuxel.data.outlines import read_outlines
 from nuxel.errors import NuxelError
 
 SAMPLE = Path(__file__).parents[2].parent / "shared/data/monuseg_sample/TCGA-B0-5710-01Z-00-DX1.xml"
@@ -44,7 +45,7 @@ def write(tmp_path):
 
 def complaint(path, shape=(10, 10)):
     with pytest.raises(NuxelError) as error:
-        read_aperio_xml(path, shape)
+        read_outlines(path, shape)
     said = str(error.value)
     assert said.startswith(f"{path}: ")
     assert "\n" not in said
@@ -55,7 +56,7 @@ def complaint(path, shape=(10, 10)):
 
 
 def test_corners_lie_between_pixels(write):
-    labels = read_aperio_xml(str(write(annotation(region(SQUARE)))), (8, 9))
+    labels = read_outlines(str(write(annotation(region(SQUARE)))), (8, 9))
     expected = np.zeros((8, 9), int)
     expected[2:5, 3:7] = 1
     assert labels.dtype == np.int32
@@ -76,43 +77,43 @@ def test_regions_of_every_annotation_in_the_order_of_the_file(write):
 
 
 def test_no_nuclei_is_an_annotation_too(write):
-    assert read_aperio_xml(write(annotation()), (3, 4)).tolist() == [[0] * 4] * 3
+    assert read_outlines(write(annotation()), (3, 4)).tolist() == [[0] * 4] * 3
 
 
 def test_a_nucleus_inside_another_is_not_lost(write):
     inner = [(3, 4), (3, 5), (4, 5), (4, 4)]
     for order in ([SQUARE, inner], [inner, SQUARE]):
-        labels = read_aperio_xml(write(annotation(*map(region, order))), (8, 9))
+        labels = read_outlines(write(annotation(*map(region, order))), (8, 9))
         assert (labels == 1 + order.index(inner)).sum() == 1
         assert (labels == 1 + order.index(SQUARE)).sum() == 11
 
 
 def test_slips_of_the_pen_leave_out_their_number(write):
     slips = [[], [(4, 4)], [(4, 4)] * 5, [(1, 1), (3, 3)], [(1, 1), (2, 2), (7, 7)]]
-    labels = read_aperio_xml(write(annotation(*map(region, [*slips, SQUARE]))), (8, 9))
+    labels = read_outlines(write(annotation(*map(region, [*slips, SQUARE]))), (8, 9))
     assert np.unique(labels).tolist() == [0, 6]
     assert (labels == 6).sum() == 12
 
 
 def test_a_tiny_nucleus_has_a_pixel(write):
-    labels = read_aperio_xml(write(annotation(region([(4.6, 4.6), (4.6, 4.9), (4.9, 4.7)]))), (8, 9))
+    labels = read_outlines(write(annotation(region([(4.6, 4.6), (4.6, 4.9), (4.9, 4.7)]))), (8, 9))
     assert np.argwhere(labels).tolist() == [[4, 4]]
 
 
 def test_a_nucleus_partly_outside_is_cut(write):
-    labels = read_aperio_xml(write(annotation(region([(-5, 6), (-5, 30), (2, 30), (2, 6)]))), (8, 9))
+    labels = read_outlines(write(annotation(region([(-5, 6), (-5, 30), (2, 30), (2, 6)]))), (8, 9))
     assert np.argwhere(labels).tolist() == [[0, 6], [0, 7], [0, 8], [1, 6], [1, 7], [1, 8]]
 
 
 def test_an_outline_that_crosses_itself_has_no_hole(write):
-    labels = read_aperio_xml(write(annotation(region([*SQUARE, *SQUARE, (4, 5)]))), (8, 9))
+    labels = read_outlines(write(annotation(region([*SQUARE, *SQUARE, (4, 5)]))), (8, 9))
     assert labels.sum() == 12
 
 
 def test_what_imagescope_leaves_out_is_no_nucleus(write):
     path = write(annotation(region([(3, 4), (3, 5), (4, 5)], NegativeROA=1), region(SQUARE, NegativeROA=0)))
     assert len(read_regions(path)) == 1
-    assert read_aperio_xml(path, (8, 9)).sum() == 12
+    assert read_outlines(path, (8, 9)).sum() == 12
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
@@ -121,7 +122,7 @@ def test_encodings(tmp_path, encoding):
     path = tmp_path / "ä.xml"
     text = f'<?xml version="1.0" encoding="{name}"?><Annotations Name="ä">{annotation(region(SQUARE))}</Annotations>'
     path.write_text(text, encoding=encoding)
-    assert read_aperio_xml(path, (8, 9)).sum() == 12
+    assert read_outlines(path, (8, 9)).sum() == 12
 
 
 # ---- what cannot be read --------------------------------------------------------------------------------
@@ -183,7 +184,7 @@ def test_the_annotation_of_a_larger_image(write):
     assert complaint(path).startswith(
         "only 1 of its 3 outlines reach into an image of 10 x 10 pixels; it belongs to"
     )
-    assert read_aperio_xml(write(annotation(region(SQUARE), region(far[0]))), (10, 10)).sum() == 12
+    assert read_outlines(write(annotation(region(SQUARE), region(far[0]))), (10, 10)).sum() == 12
 
 
 # ---- MoNuSeg --------------------------------------------------------------------------------------------
@@ -193,7 +194,7 @@ def test_the_annotation_of_a_larger_image(write):
 def test_the_sample_is_read_whole():
     regions = read_regions(SAMPLE)
     attributes = [float(region.get("Area")) for region in ElementTree.parse(SAMPLE).iter("Region")]
-    labels = read_aperio_xml(SAMPLE, (1000, 1000))
+    labels = read_outlines(SAMPLE, (1000, 1000))
     assert np.unique(labels).tolist() == list(range(len(attributes) + 1))
     inside = [(corners.min() >= 0) & (corners.max() <= 1000) for corners in regions]
     areas = np.bincount(labels.ravel())[1:]

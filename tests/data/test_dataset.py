@@ -24,11 +24,13 @@ OUTLINES = f"<Annotations><Annotation><Regions>{REGIONS}</Regions></Annotation><
 
 
 def write(path, array=None):
-    """An image, a label image, or an Aperio XML file; the folders above it are made."""
+    """An image, a label image, or a file of outlines; the folders above it are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     array = np.zeros((6, 5), np.uint8) if array is None else np.asarray(array)
     if path.suffix == ".xml":
         path.write_text(OUTLINES)
+    elif path.suffix == ".geojson":
+        path.write_text('{"type": "FeatureCollection", "features": []}')
     elif path.suffix == ".npy":
         np.save(path, array)
     elif path.suffix in (".tif", ".tiff"):
@@ -69,7 +71,7 @@ def test_images_are_found_with_their_labels_sorted_by_name(plate):
 
 
 @pytest.mark.parametrize("folder", ["labels", "masks"])
-@pytest.mark.parametrize("suffix", [".tif", ".tiff", ".png", ".npy", ".xml"])
+@pytest.mark.parametrize("suffix", [".tif", ".tiff", ".png", ".npy", ".xml", ".geojson"])
 def test_labels_of_every_format_and_either_folder_name(tmp_path, folder, suffix):
     write(tmp_path / "images" / "a.tif")
     labels = write(tmp_path / folder / f"a{suffix}")
@@ -80,6 +82,10 @@ def test_labels_may_be_what_nuxel_wrote(tmp_path):
     write(tmp_path / "images" / "a.png")
     labels = write(tmp_path / "labels" / "a_labels.tif")
     assert find_annotated(Source(str(tmp_path)))[0].labels == labels
+    outlines = write(tmp_path / "labels" / "a_nuclei.geojson")
+    assert find_annotated(Source(str(tmp_path)))[0].labels == labels
+    labels.unlink()
+    assert find_annotated(Source(str(tmp_path)))[0].labels == outlines
     plain = write(tmp_path / "labels" / "a.png")
     assert find_annotated(Source(str(tmp_path)))[0].labels == plain
 
@@ -190,7 +196,7 @@ def test_a_folder_without_images(tmp_path):
 
 def test_a_missing_label_file(plate):
     (plate / "labels" / "b.png").unlink()
-    image, wanted = plate / "images" / "b.png", plate / "labels" / "b{.tif,.tiff,.png,.npy,.xml}"
+    image, wanted = plate / "images" / "b.png", plate / "labels" / "b{.tif,.tiff,.png,.npy,.xml,.geojson}"
     assert complaint(find_annotated, Source(str(plate))) == (
         f"{image}: no labels; expected {wanted}, or for an image alone in its folder {plate / 'masks'}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path, PurePath
 
@@ -130,7 +131,7 @@ def test_nothing_there(tmp_path: Path) -> None:
         find_labels(tmp_path / "missing")
     (tmp_path / "text.txt").touch()
     with pytest.raises(
-        UsageError, match=r"no label image in this folder .*\.npy and \.xml files and folders masks"
+        UsageError, match=r"no label image in this folder .*\.npy, \.xml, \.geojson files and folders masks"
     ):
         find_labels(tmp_path)
     with pytest.raises(NuxelError, match="labels are read from"):
@@ -163,7 +164,7 @@ OUTLINES = (
 
 
 class TestOutlines:
-    """Aperio XML, as MoNuSeg has it: beside the images."""
+    """Aperio XML, as MoNuSeg has it, beside the images; and GeoJSON."""
 
     def test_the_images_beside_them_are_no_labels(self, tmp_path: Path, save: Save) -> None:
         for name in ("TCGA-18.a.xml", "TCGA-19.xml"):
@@ -188,6 +189,23 @@ class TestOutlines:
         assert not source.sized
         with pytest.raises(NuxelError, match=r"a\.XML: outlines alone do not say how large the image is"):
             source.read(None)
+
+    def test_geojson_that_propagate_wrote_counts_without_its_label_image(
+        self, tmp_path: Path, save: Save
+    ) -> None:
+        """Beside the images of a data set, and alone in a folder."""
+        square = {"type": "Polygon", "coordinates": [[[1, 0], [4, 0], [4, 2], [1, 2]]]}
+        save("set/images/a.png", ONE)
+        labels = save("set/labels/a_labels.tif", ONE)
+        outlines = tmp_path / "set" / "labels" / "a_nuclei.geojson"
+        outlines.write_text(json.dumps({"type": "Feature", "geometry": square}))
+        for folder in (tmp_path / "set", tmp_path / "set" / "labels"):
+            assert {name: source.where for name, source in find_labels(folder).items()} == {"a": str(labels)}
+        labels.unlink()
+        for folder in (tmp_path / "set", tmp_path / "set" / "labels", outlines):
+            ((name, source),) = find_labels(folder).items()
+            assert name == "a"
+            assert source.read((3, 5)).tolist() == [[0, 1, 1, 1, 0], [0, 1, 1, 1, 0], [0, 0, 0, 0, 0]]
 
     def test_label_images_that_nuxel_wrote_come_first(self, tmp_path: Path, save: Save) -> None:
         (tmp_path / "a.xml").write_text(OUTLINES)

@@ -10,57 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nuxel.errors import NuxelError
-from nuxel.labels.polygons import paint_polygons
 
 _FARTHEST = 1e7  # pixels; no slide is as large
-
-
-def read_aperio_xml(path: Path | str, shape: tuple[int, int]) -> NDArray[np.int32]:
-    """The label image of an Aperio XML file: the i-th region that :func:`read_regions` gives has the number i.
-
-    Where nuclei overlap, the smaller one keeps the pixel, so that none is lost inside another. A number is missing, the
-    region without a pixel, where it encloses nothing (fewer than three corners, or all on one line), is drawn again
-    later in the file, or lies beyond the image; every other region has at least one pixel. See
-    :func:`nuxel.labels.splines.paint_polygons`.
-
-    Parameters
-    ----------
-    path
-        The XML file.
-    shape
-        ``(H, W)`` of the image that it belongs to, which the file itself does not say.
-
-    Returns
-    -------
-    ``(H, W)`` int32; 0 is background.
-
-    Raises
-    ------
-    NuxelError
-        If the file cannot be used (see :func:`read_regions`), or most of its outlines lie beyond an image of this
-        shape.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> corners = "".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in [(1, 0), (4, 0), (4, 2), (1, 2)])
-    >>> region = f"<Region><Vertices>{corners}</Vertices></Region>"
-    >>> xml = f"<Annotations><Annotation><Regions>{region}</Regions></Annotation></Annotations>"
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "a.xml"
-    ...     _ = path.write_text(xml)
-    ...     read_aperio_xml(path, (3, 5)).tolist()
-    [[0, 1, 1, 1, 0], [0, 1, 1, 1, 0], [0, 0, 0, 0, 0]]
-    """
-    regions = read_regions(path)
-    drawn = [region for region in regions if len(region)]
-    within = sum(bool((r.max(axis=0) > 0).all() and (r.min(axis=0) < shape).all()) for r in drawn)
-    if 2 * within < len(drawn):
-        raise NuxelError(
-            f"{path}: only {within} of its {len(drawn)} outlines reach into an image of {shape[0]} x {shape[1]} "
-            "pixels; it belongs to another image, or the image was cut or scaled."
-        )
-    return paint_polygons(regions, shape)
 
 
 def read_regions(path: Path | str) -> list[NDArray[np.float64]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nuxel.data.aperio_xml import read_aperio_xml
+from nuxel.data.outlines import OUTLINE_SUFFIXES, OUTLINES_END, read_outlines
 from nuxel.data.thin import UNKNOWN
 from nuxel.errors import NuxelError
 from nuxel.image.find import find_images
@@ -21,10 +21,9 @@ from nuxel.image.read import read_image
 from nuxel.labels.read import read_labels
 from nuxel.labels.relabel import relabel
 
-_XML = ".xml"
-_LABEL_SUFFIXES = (".tif", ".tiff", ".png", ".npy", _XML)
-_LABEL_ENDS = (*_LABEL_SUFFIXES, "_labels.tif")
-"""The last is what nuxel itself writes."""
+_LABEL_SUFFIXES = (".tif", ".tiff", ".png", ".npy", *OUTLINE_SUFFIXES)
+_LABEL_ENDS = (*_LABEL_SUFFIXES, "_labels.tif", OUTLINES_END)
+"""The last two are what nuxel itself writes."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,9 @@ class Source:
     ----------
     folder
         Holds, itself or in sub-folders, ``images/`` and ``labels/`` (or ``masks/``) with the same sub-folders and
-        stems (or ``<stem>_labels.tif``, as nuxel itself writes them); or the competition's ``<id>/images/`` with one
-        image and ``<id>/masks/`` with one mask a nucleus; or images beside which are Aperio XML files of the same
-        stem, as MoNuSeg has them.
+        stems (or ``<stem>_labels.tif`` and ``<stem>_nuclei.geojson``, as nuxel itself writes them); or the
+        competition's ``<id>/images/`` with one image and ``<id>/masks/`` with one mask a nucleus; or images beside
+        which are files of outlines of the same stem, Aperio XML, as MoNuSeg has them, or GeoJSON.
     index
         A CSV in the folder with a column ``id`` (the image's stem) and any others. Images that it does not name
         are left out.
@@ -130,10 +129,11 @@ def _index_rows(folder: Path, source: Source) -> dict[str, dict[str, str]] | Non
 
 def _labels_of(image: Path) -> Path:
     images = next((parent for parent in image.parents if parent.name == "images"), None)
-    beside = image.with_name(stem(image) + _XML)
+    beside = [image.with_name(stem(image) + end) for end in (*OUTLINE_SUFFIXES, OUTLINES_END)]
+    outlines = next((path for path in beside if path.is_file()), None)
     if images is None:
-        if beside.is_file():
-            return beside
+        if outlines is not None:
+            return outlines
         raise NuxelError(f"{image}: no labels; put it in a folder `images` beside a folder `labels`")
     below = image.relative_to(images).parent / stem(image)
     for folder in ("labels", "masks"):
@@ -144,8 +144,8 @@ def _labels_of(image: Path) -> Path:
     masks = images.parent / "masks"
     if masks.is_dir() and sum(is_image_name(path) for path in image.parent.iterdir()) == 1:
         return masks
-    if beside.is_file():
-        return beside
+    if outlines is not None:
+        return outlines
     wanted = images.parent / "labels" / f"{below}{{{','.join(_LABEL_SUFFIXES)}}}"
     raise NuxelError(f"{image}: no labels; expected {wanted}, or for an image alone in its folder {masks}")
 
@@ -162,8 +162,8 @@ def read_annotated(item: Annotated) -> tuple[NDArray[np.uint8], NDArray[np.int32
     shape = (pixels.shape[0], pixels.shape[1])
     if item.labels.is_dir():
         labels = read_masks(item.labels)
-    elif item.labels.suffix == _XML:
-        labels = relabel(read_aperio_xml(item.labels, shape))
+    elif item.labels.suffix in OUTLINE_SUFFIXES:
+        labels = relabel(read_outlines(item.labels, shape))
     else:
         labels = relabel(read_labels(item.labels))
     if labels.shape != shape:

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nuxel.data.aperio_xml import read_aperio_xml
 from nuxel.data.dataset import read_masks
+from nuxel.data.outlines import OUTLINE_SUFFIXES, OUTLINES_END, read_outlines
 from nuxel.errors import NuxelError, UsageError
 from nuxel.image.formats import stem
 from nuxel.labels.read import LABEL_SUFFIXES, read_labels
@@ -20,7 +20,6 @@ from nuxel.labels.relabel import relabel
 from nuxel.labels.run_length import RunLengths, Shape, read_run_lengths
 
 PRODUCT_END = "_labels"
-_XML = ".xml"
 _IMAGES, _LABELS, _MASKS = "images", "labels", "masks"
 
 
@@ -71,7 +70,7 @@ class MaskFolder:
 
 @dataclass(frozen=True)
 class OutlineFile:
-    """An Aperio XML file of outlines, as MoNuSeg has them."""
+    """An Aperio XML or GeoJSON file of outlines."""
 
     path: Path
     sized: bool = False
@@ -85,7 +84,7 @@ class OutlineFile:
             raise NuxelError(
                 f"{self.where}: outlines alone do not say how large the image is; compare them with label images."
             )
-        return relabel(read_aperio_xml(self.path, shape))
+        return relabel(read_outlines(self.path, shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,14 +139,14 @@ def find_labels(given: str | os.PathLike[str]) -> dict[str, LabelSource]:
 
     The name is the path below the folder without extension, ``_labels``, and folders ``images``, ``labels``, ``masks``.
 
-    A file is a run-length CSV (see :func:`nuxel.labels.run_length.read_run_lengths`), an Aperio XML file (see
-    :func:`nuxel.data.aperio_xml.read_aperio_xml`) or a label image. In a folder, sub-folders included, the labels are
-    the first of these that there is, and nothing else:
+    A file is a run-length CSV (see :func:`nuxel.labels.run_length.read_run_lengths`), a file of outlines, Aperio XML or
+    GeoJSON (see :func:`nuxel.data.outlines.read_outlines`), or a label image. In a folder, sub-folders included, the
+    labels are the first of these that there is, and nothing else:
 
     - the files in folders ``labels`` that stand beside a folder ``images`` (or ``masks``, if named like the images);
     - the competition's ``<id>/masks/*.png``;
     - files ``*_labels.tif`` (or ``.png``, ``.npy``), as ``nuxel segment`` writes them;
-    - Aperio XML files: images that lie beside them are none of their labels;
+    - files of outlines: images that lie beside them are none of their labels;
     - all TIFF, PNG and NPY files.
 
     Raises
@@ -175,7 +174,7 @@ def find_labels(given: str | os.PathLike[str]) -> dict[str, LabelSource]:
     if not found:
         raise UsageError(
             f"{path}: no label image in this folder or below it "
-            f"(looked for {', '.join(LABEL_SUFFIXES)} and {_XML} files and folders {_MASKS})"
+            f"(looked for {', '.join((*LABEL_SUFFIXES, *OUTLINE_SUFFIXES))} files and folders {_MASKS})"
         )
     return found
 
@@ -195,7 +194,11 @@ def _in_folder(folder: Path) -> Sequence[LabelFile | MaskFolder | OutlineFile]:
             folders.remove(_IMAGES)
         labels = [LabelFile(here / name) for name in names if PurePath(name).suffix.lower() in LABEL_SUFFIXES]
         files += labels
-        drawn = [OutlineFile(here / name) for name in names if _is_outlines(PurePath(name))]
+        drawn = [
+            OutlineFile(here / name)
+            for name in names
+            if _is_outlines(PurePath(name)) and _beside_outlines(name) not in names
+        ]
         outlines += drawn
         if here != folder and _is_annotation(here, folder):
             annotated += [*labels, *drawn]
@@ -204,7 +207,12 @@ def _in_folder(folder: Path) -> Sequence[LabelFile | MaskFolder | OutlineFile]:
 
 
 def _is_outlines(path: PurePath) -> bool:
-    return path.suffix.lower() == _XML
+    return path.suffix.lower() in OUTLINE_SUFFIXES
+
+
+def _beside_outlines(name: str) -> str:
+    """The label image that ``nuxel propagate`` writes beside its outlines, and that counts in their place."""
+    return name.removesuffix(OUTLINES_END) + PRODUCT_END + ".tif"
 
 
 def _is_annotation(folder: Path, root: Path) -> bool:
@@ -236,7 +244,9 @@ def _name_of(source: LabelFile | MaskFolder | OutlineFile, root: Path) -> str:
 
 
 def _bare_name(path: Path) -> str:
-    bare = path.stem if path.suffix.lower() in (".npy", _XML) else stem(path)
+    if path.name.endswith(OUTLINES_END):
+        return path.name.removesuffix(OUTLINES_END)
+    bare = path.stem if path.suffix.lower() in (".npy", *OUTLINE_SUFFIXES) else stem(path)
     return bare.removesuffix(PRODUCT_END) or bare
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from nuxel import __version__
+from nuxel.data.outlines import OUTLINES_END
 from nuxel.data.thin import UNKNOWN
 from nuxel.decode.detections import LEAST_LEFT
 from nuxel.errors import NuxelError, UsageError
@@ -294,7 +295,7 @@ def propagate_files(
 def _products(task: Task, out: Path) -> list[Path]:
     """The files of an image, its label image last."""
     stem = out / task.image.relative
-    ends = ("_nuclei.csv", "_nuclei.geojson", "_overlay.png", "_labels.tif")
+    ends = ("_nuclei.csv", OUTLINES_END, "_overlay.png", "_labels.tif")
     return [stem.with_name(stem.name + end) for end in ends]
 
 
