@@ -39,7 +39,7 @@ from nuxel.training.module import TrainingModule
 from nuxel.training.study import loss_fall, read_curve, run_study, training_seconds
 from nuxel.training.study_figures import draw_bars, draw_curves, mean_curve, side_by_side
 from nuxel.training.study_file import Row, Study, read_study
-from nuxel.training.study_page import difference, read_results, write_page
+from nuxel.training.study_page import difference, ratio, read_results, write_page
 from nuxel.training.tune import GRIDS, tune_decoder
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -108,6 +108,7 @@ title = "Decoder"
 scores = ["AJI", "recall"]
 rows = [{{ row = "first" }}, {{ row = "whole" }}]
 compare = [["first", "whole"]]
+ratios = [["whole", "first"]]
 by = "AJI"
 [[figure]]
 title = "Figure 1: mAP"
@@ -278,6 +279,8 @@ class TestResult:
         assert "| AP50 | IoU | AJI | recall | steps |" in page
         gap = whole["AJI"] - first["AJI"]
         assert f"**ReLU, whole clumps** minus **ReLU**: AJI {gap:+.3f}, " in page
+        share = f"{whole['AJI'] / first['AJI']:.1%}" if first["AJI"] else "nan%"
+        assert f"**ReLU, whole clumps** over **ReLU**: {share} of its AJI, 95 % interval over " in page
 
     def test_the_curve_is_that_of_the_run(self, finished) -> None:
         study, out, _ = finished
@@ -870,6 +873,15 @@ class TestFigures:
         mean, low, high = difference(first, first + rng.normal(0.1, 0.2, 100))
         assert low < mean < high
         assert high - low == pytest.approx(2 * 1.96 * 0.2 / 10, rel=0.2)
+
+    def test_an_interval_of_a_ratio(self) -> None:
+        rng = np.random.default_rng(1)
+        whole = rng.uniform(0.4, 0.8, 100)
+        share, low, high = ratio(whole * rng.normal(0.9, 0.1, 100), whole)
+        assert low < share < high
+        assert share == pytest.approx(0.9, abs=0.03)
+        assert 0.02 < high - low < 0.06  # 2 * 1.96 * 0.1 / 10 = 0.04
+        assert not np.isfinite(ratio(whole, np.zeros(100))[0])
 
     def test_seconds_between_sessions_do_not_count(self, tmp_path: Path, monkeypatch) -> None:
         """The second session opens its file at 1000 s, and goes on from step 4, at which the first was after 40 s."""

@@ -184,6 +184,8 @@ class Table:
     ----------
     compare
         Pairs of rows, the one that should be worse first, whose difference gets an interval.
+    ratios
+        Pairs of rows; of the first's mean score over the second's there is an interval, too.
     by
         The score of single images that is compared.
     scores
@@ -196,6 +198,7 @@ class Table:
     rows: tuple[Entry, ...]
     note: str = ""
     compare: tuple[tuple[str, str], ...] = ()
+    ratios: tuple[tuple[str, str], ...] = ()
     by: str = "mAP"
     scores: tuple[str, ...] = ()
     curves: bool = False
@@ -318,10 +321,10 @@ class StudyFile:
         for table in self.table:
             for name in (
                 *(entry.row for entry in table.rows),
-                *(name for pair in table.compare for name in pair),
+                *(name for pair in (*table.compare, *table.ratios) for name in pair),
             ):
                 _known(name, rows, f"table {table.title!r}")
-            for pair in table.compare:
+            for pair in (*table.compare, *table.ratios):
                 images = {row.images for row in self.row if row.name in pair}
                 if len(images) > 1:
                     raise UsageError(

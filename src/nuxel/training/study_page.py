@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,7 @@ def write_page(study: Study, out: Path, failed: Mapping[str, str]) -> str:
         parts += [f"## {table.title}", table.note] if table.note else [f"## {table.title}"]
         parts.append(_scores(study, table, results))
         parts += [_difference(study, table, pair, results) for pair in table.compare]
+        parts += [_ratio(study, table, pair, results) for pair in table.ratios]
         if table.curves:
             parts += _curves(study, table, results)
     parts += write_figures(study, out, results)
@@ -139,16 +141,32 @@ def _difference(
     title = f"**{labels[1]}** minus **{labels[0]}**"
     if not all(results[name] for name in pair):
         return f"{title}: not run"
-    worse, better = (
-        np.mean([[image[table.by] for image in one["images"]] for one in results[name]], axis=0)
-        for name in pair
-    )
+    worse, better = (_by_image(results[name], table.by) for name in pair)
     mean, low, high = difference(worse, better)
     verdict = "the order holds" if low > 0 else "the order is reversed" if high < 0 else "the order is open"
     return (
         f"{title}: {table.by} {mean:+.3f}, 95 % interval over {len(worse)} images {low:+.3f} to {high:+.3f} "
         f"(means of {len(results[pair[0]])} and {len(results[pair[1]])} seeds): {verdict}"
     )
+
+
+def _ratio(study: Study, table: Table, pair: tuple[str, str], results: Mapping[str, list[Result]]) -> str:
+    labels = [study.label(study.row(name)) for name in pair]
+    title = f"**{labels[0]}** over **{labels[1]}**"
+    if not all(results[name] for name in pair):
+        return f"{title}: not run"
+    part, whole = (_by_image(results[name], table.by) for name in pair)
+    share, low, high = ratio(part, whole)
+    return (
+        f"{title}: {share:.1%} of its {table.by}, 95 % interval over {len(part)} images {low:.1%} to {high:.1%} "
+        f"(means of {len(results[pair[0]])} and {len(results[pair[1]])} seeds)"
+    )
+
+
+def _by_image(found: Sequence[Result], score: str) -> NDArray[np.float64]:
+    """The score of each image, a mean over seeds."""
+    values: NDArray[np.float64] = np.array([[image[score] for image in one["images"]] for one in found])
+    return np.asarray(values.mean(axis=0))
 
 
 def difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -160,10 +178,29 @@ def difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple
     >>> difference(np.array([0.25, 0.5]), np.array([0.5, 0.75]))
     (0.25, 0.25, 0.25)
     """
-    gaps = second - first
-    drawn = gaps[np.random.default_rng(0).integers(len(gaps), size=(RESAMPLES, len(gaps)))].mean(axis=1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return float(gaps.mean()), float(low), float(high)
+    return _with_interval(first, second, lambda one, other: other - one)
+
+
+def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Mean of ``part`` over that of ``whole``, ``(images,)`` each, and the ends of its 95 % interval, as
+    :func:`difference` has it; infinite or not a number where the whole is 0.
+
+    Examples
+    --------
+    >>> ratio(np.array([0.25, 0.5]), np.array([0.5, 1.0]))
+    (0.5, 0.5, 0.5)
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _with_interval(part, whole, np.divide)
+
+
+def _with_interval(
+    first: NDArray[np.float64], second: NDArray[np.float64], compared: Callable[[Any, Any], Any]
+) -> tuple[float, float, float]:
+    """What is made of the two means over images, and its percentiles over samples of the images."""
+    drawn = np.random.default_rng(0).integers(len(first), size=(RESAMPLES, len(first)))
+    low, high = np.quantile(compared(first[drawn].mean(axis=1), second[drawn].mean(axis=1)), [0.025, 0.975])
+    return float(compared(first.mean(), second.mean())), float(low), float(high)
 
 
 def _curves(study: Study, table: Table, results: Mapping[str, list[Result]]) -> list[str]:
