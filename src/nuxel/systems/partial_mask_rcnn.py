@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.ops import box_iou
 
 from nuxel.errors import NuxelError, UsageError
 from nuxel.instances import Instances
@@ -77,7 +78,7 @@ class PartialSamplingConfig(SamplingConfig):
         Which anchors and proposals count as background where most of their area is not annotated, and they are none of
         the annotated nuclei. ``"background"``: all, as in the paper's naive training. ``"ignore"``: none, for images
         of which a part is annotated in full, background included (the paper's DH25crop). ``"unproposed"``: those that
-        would be background, too, if the boxes that the module proposes were nuclei: the paper's own rule, for
+        have an IoU below ``rpn_negative_iou`` with every box that the module proposes, too: the paper's own rule, for
         images of which some nuclei are annotated and nothing else (DH25). What is annotated is what it is
         annotated as, whatever the module proposes there.
     centre_samples, centre_positive_share
@@ -183,6 +184,12 @@ def is_doubtful(boxes: Tensor, unknown: Tensor, like: Tensor | None) -> Tensor:
     return mostly if like is None else mostly & like
 
 
+def _is_like(boxes: Tensor, others: Tensor, least: float) -> Tensor:
+    """Whether each box has at least this IoU with any of the others."""
+    found: Tensor = (box_iou(boxes, others) >= least).any(1)
+    return found
+
+
 def unknown_table(annotated: Tensor) -> Tensor:
     """``(H, W)`` bool -> ``(H + 1, W + 1)`` int64: pixels above and to the left of each corner not annotated."""
     counts = (~annotated).long().cumsum(0).cumsum(1)
@@ -276,16 +283,12 @@ class PartialMaskRCNNNetwork(MaskRCNNNetwork):
         """The proposals of an image without those of which nobody knows whether they are background."""
         if "unknown" not in target or not len(proposals):
             return proposals
-        like = self._is_like(proposals, target["proposed"]) if "proposed" in target else None
+        sampling, like = self.sampling, None
+        if "proposed" in target:
+            # the module's boxes are only about right, so that what is only about like one may be its nucleus
+            like = _is_like(proposals, target["proposed"], sampling.rpn_negative_iou)
         doubtful = is_doubtful(proposals, target["unknown"], like)
-        return proposals[self._is_like(proposals, target["boxes"]) | ~doubtful]
-
-    def _is_like(self, proposals: Tensor, boxes: Tensor) -> Tensor:
-        """Whether the heads would take each proposal for one of the boxes."""
-        ones = torch.ones(len(boxes), dtype=torch.int64, device=boxes.device)
-        _, labels = self.heads.assign_targets_to_proposals([proposals], [boxes], [ones])
-        matched: Tensor = labels[0] > 0
-        return matched
+        return proposals[_is_like(proposals, target["boxes"], sampling.roi_iou) | ~doubtful]
 
     def _head_losses(
         self,
