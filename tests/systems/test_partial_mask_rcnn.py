@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -317,7 +318,21 @@ class TestNetwork:
         strong = len(proposed) - len(plain)
         assert strong > 1
         assert torch.equal(proposed[strong:], plain)
-        assert torch.equal(proposed[:strong], network._centres(*network.centre(features["2"]))[0])
+        assert torch.equal(proposed[:strong], network._centres(*network.centre(features["2"]), 0.95)[0])
+
+    def test_training_may_propose_from_a_lower_score(self) -> None:
+        """With every score at 0.8, a map is one component for the lower and nothing for the higher."""
+        for score, expected in ((0.95, 0), (0.7, 1)):
+            trained = module({"proposed_score": score})
+            network = trained.network
+            assert isinstance(network, PartialMaskRCNNNetwork)
+            assert network.centre is not None
+            torch.nn.init.zeros_(network.centre.score.weight)
+            torch.nn.init.constant_(network.centre.score.bias, math.log(0.8 / 0.2))
+            seen, certain = [], network._certain
+            network._certain = lambda p, t: seen.append(len(t["proposed"])) or certain(p, t)  # type: ignore[method-assign]  # noqa: B023
+            losses(trained, two_nuclei())
+            assert [min(count, 1) for count in seen] == [expected]
 
     def test_thinned_labels_are_what_it_is_given(self) -> None:
         """Of what nuxel thin makes, the rest is unknown."""
@@ -414,6 +429,7 @@ WRONG = [
     ("sampling", {"unknown": "none"}, "unknown must be one of unproposed, ignore, background, got 'none'"),
     ("sampling", {"centre_samples": 0}, "centre_samples must be at least 1"),
     ("sampling", {"centre_positive_share": 1.5}, "centre_positive_share must lie above 0"),
+    ("sampling", {"proposed_score": 0.0}, "proposed_score must lie between 0 and 1"),
     ("detection", {"centre_min_score": 1.0}, "centre_min_score must lie between 0 and 1"),
     ("detection", {"most": 0}, "most must be at least 1"),
 ]

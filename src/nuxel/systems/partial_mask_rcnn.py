@@ -81,17 +81,23 @@ class PartialSamplingConfig(SamplingConfig):
         have an IoU below ``rpn_negative_iou`` with every box that the module proposes, too: the paper's own rule, for
         images of which some nuclei are annotated and nothing else (DH25). What is annotated is what it is
         annotated as, whatever the module proposes there.
+    proposed_score
+        What the module proposes, to that end, has at least this score: 0.95 in the paper. Scores need many steps to get
+        there, and until then nothing is kept from being background: take less for short training.
     centre_samples, centre_positive_share
         Locations of a batch that the module's loss sees, and the greatest share of centres.
     """
 
     unknown: str = "unproposed"
+    proposed_score: float = 0.95
     centre_samples: int = 128
     centre_positive_share: float = 0.5
 
     def __post_init__(self) -> None:
         if self.unknown not in UNKNOWNS:
             raise UsageError(f"unknown must be one of {', '.join(UNKNOWNS)}, got {self.unknown!r}")
+        if not 0 < self.proposed_score < 1:
+            raise UsageError(f"proposed_score must lie between 0 and 1, got {self.proposed_score}")
         super().__post_init__()
 
 
@@ -102,7 +108,7 @@ class PartialDetectionConfig(DetectionConfig):
     Parameters
     ----------
     centre_min_score
-        From this score on, locations next to each other are the centre of one nucleus.
+        From this score on, locations next to each other are the centre of one nucleus, in prediction.
     """
 
     centre_min_score: float = 0.95
@@ -231,7 +237,7 @@ class PartialMaskRCNNNetwork(MaskRCNNNetwork):
             found = self.centre.losses(logits, codes, labels, boxes, samples, share)
             of_module = dict(zip(_MODULE_LOSSES, found, strict=True))
             if self.sampling.unknown == "unproposed":
-                proposed = self._centres(logits, codes)
+                proposed = self._centres(logits, codes, self.sampling.proposed_score)
         if self.sampling.unknown != "background":
             for one, known in zip(wanted, annotated, strict=True):
                 one["unknown"] = unknown_table(known)
@@ -247,7 +253,8 @@ class PartialMaskRCNNNetwork(MaskRCNNNetwork):
         proposals = super().propose(batch, features)
         if self.centre is None:
             return proposals
-        strong = self._centres(*self.centre(features[self.names[0]]))
+        logits, codes = self.centre(features[self.names[0]])
+        strong = self._centres(logits, codes, self.detection.centre_min_score)
         return [torch.cat(pair) for pair in zip(strong, proposals, strict=True)]
 
     def attention_map(self, image: Tensor, mask: Tensor) -> Tensor:
@@ -274,10 +281,10 @@ class PartialMaskRCNNNetwork(MaskRCNNNetwork):
         locations = [(row, column) for row, column in places.tolist()]
         return self.centre.attention.attention_map(features[self.names[0]][0], locations)
 
-    def _centres(self, logits: Tensor, codes: Tensor) -> list[Tensor]:
+    def _centres(self, logits: Tensor, codes: Tensor, least: float) -> list[Tensor]:
         assert self.centre is not None
         how = self.detection
-        return self.centre.boxes(logits, codes, how.centre_min_score, how.rpn_nms, how.proposals)
+        return self.centre.boxes(logits, codes, least, how.rpn_nms, how.proposals)
 
     def _certain(self, proposals: Tensor, target: dict[str, Tensor]) -> Tensor:
         """The proposals of an image without those of which nobody knows whether they are background."""
