@@ -142,7 +142,7 @@ class TestPatches:
             assert max(np.diff(starts), default=0) <= stride
 
     def test_views_come_from_them(self, draw) -> None:
-        """A view as large as a patch is one, flipped or not; both images' patches are drawn alike."""
+        """The patches of both images are drawn alike."""
         data = {"patch": [40, 20]}
         still = {"zoom_range": [1, 1], "stretch": 0, "shear": 0, "elastic_p": 0, "turn": False}
         recipe = make_recipe(
