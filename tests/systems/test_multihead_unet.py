@@ -358,6 +358,8 @@ class TestSystem:
         recipe = make_recipe(raw)
         card = make_card(recipe, MultiheadUNetNetwork(INCEPTION_SE))
         assert (card.context, card.reach, card.window) == ("global", 0, 96)
+        wider = make_recipe({**raw, "schedule": {"crop": 96, "window": 128}})
+        assert make_card(wider, MultiheadUNetNetwork(INCEPTION_SE)).window == 128
         card = make_card(recipe, MultiheadUNetNetwork(PLAIN))
         assert (card.context, card.window) == ("local", None)
         assert card.reach == measure_reach(MultiheadUNetNetwork(PLAIN), 4)

@@ -79,6 +79,8 @@ WRONG = [
     ({**MINIMAL, "schedule": {"precision": "half"}}, "precision must be one of 32-true"),
     ({**MINIMAL, "schedule": {"crop": 100}}, "crop must be a multiple of the network's stride 16"),
     ({**MINIMAL, "schedule": {"crop": 16}}, "at least 32, got 16"),
+    ({**MINIMAL, "schedule": {"window": 100}}, "window must be a multiple of the network's stride 16"),
+    ({**MINIMAL, "schedule": {"window": 0}}, "at least 32, got 0"),
     ({**MINIMAL, "schedule": {"balance": float("inf")}}, "balance must be finite"),
     ({**MINIMAL, "schedule": {"optimiser": "rms"}}, "optimiser must be one of adamw, adam, sgd, got 'rms'"),
     ({**MINIMAL, "schedule": {"policy": "steps"}}, "policy must be one of cosine, step, got 'steps'"),

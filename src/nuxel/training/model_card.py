@@ -22,8 +22,8 @@ def make_card(recipe: Recipe, network: Any, scores: Mapping[str, float] | None =
     """Everything that predicting with ``network`` needs to know.
 
     Whether the network is local or global is found from the network itself. The answer of a global one, such as
-    one with squeeze-and-excitation, depends on the window: it runs at the size that it was trained at,
-    ``window``, and has no reach. One that detects is global: it ranks all proposals of a window.
+    one with squeeze-and-excitation, depends on the window: it runs at one size, that of its training views if the
+    recipe names no other, and has no reach. One that detects is global: it ranks all proposals of a window.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def make_card(recipe: Recipe, network: Any, scores: Mapping[str, float] | None =
         stride=system.stride,
         reach=reach or 0,
         context="global" if reach is None else "local",
-        window=recipe.schedule.crop if reach is None else None,
+        window=(recipe.schedule.window or recipe.schedule.crop) if reach is None else None,
         most=system.most,
         diameters=system.diameters,
         input=INPUT,

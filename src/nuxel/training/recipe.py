@@ -60,6 +60,9 @@ class Schedule:
     ----------
     epochs, steps_per_epoch, batch, crop
         An epoch is ``steps_per_epoch`` batches of ``batch`` random views of ``crop`` x ``crop`` pixels.
+    window
+        Side of the windows in which a network that detects, or one with a global operation, predicts; that of its
+        training views if it is None. Other networks take windows of any size.
     stages
         In place of ``epochs``: stages, one after the other, each with a learning rate that starts anew.
     optimiser, weight_decay
@@ -113,6 +116,7 @@ class Schedule:
     stages: tuple[Stage, ...] = ()
     decoder_optimiser: str | None = None
     decoder_weight_decay: float | None = None
+    window: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "steps_per_epoch", "batch", "crop", "validate_every", "devices", "every"):
@@ -338,12 +342,14 @@ def make_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
                 f"{where}: [schedule] freeze must list some of {', '.join(system.parts)} or none, and not all, "
                 f"got {list(stage.freeze)}"
             )
-    stride, crop = system.stride, tables["schedule"].crop
-    if crop % stride or crop < 2 * stride:
-        raise UsageError(
-            f"{where}: [schedule] crop must be a multiple of the network's stride {stride} and at least "
-            f"{2 * stride}, got {crop}"
-        )
+    stride = system.stride
+    for name in ("crop", "window"):
+        side = getattr(tables["schedule"], name)
+        if side is not None and (side % stride or side < 2 * stride):
+            raise UsageError(
+                f"{where}: [schedule] {name} must be a multiple of the network's stride {stride} and at least "
+                f"{2 * stride}, got {side}"
+            )
     return Recipe(system=system, seed=seed, init=init, raw=raw, **tables)
 
 
