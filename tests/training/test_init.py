@@ -41,6 +41,32 @@ def first(recipe_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.fixture
+def write_pair(
+    draw: Callable[..., tuple[np.ndarray, np.ndarray]],
+    write: Callable[[Path, str, np.ndarray, np.ndarray], None],
+) -> Callable[[Path], Path]:
+    """Writes two images, in one of which one nucleus is annotated, and a small recipe for them; returns the recipe."""
+
+    def written(folder: Path) -> Path:
+        image, labels = draw(64, 0)
+        write(folder / "set", "a", image, np.where(labels == 2, 1, 0))
+        write(folder / "set", "b", image, np.zeros_like(labels))
+        recipe = folder / "partial.toml"
+        recipe.write_text(
+            f'''system = "partial_mask_rcnn"
+data.partial = true
+data.train = [{{ folder = "{(folder / "set").as_posix()}" }}]
+network = {{ backbone = "resnet18", weights = "none", width = 8, box_head = 16, mask_head = [8] }}
+schedule = {{ crop = 64, batch = 2, workers = 0 }}
+''',
+            encoding="utf-8",
+        )
+        return recipe
+
+    return written
+
+
 class TestInit:
     @pytest.mark.parametrize("part", ["", "checkpoints/last.ckpt"])
     def test_it_goes_on_from_the_weights_of_a_run(
@@ -83,6 +109,33 @@ class TestInit:
         assert "its weights do not fit the recipe's network" in line
         assert "start from a run with the same system and [network]" in line
         assert not (tmp_path / "run").exists()
+
+    @pytest.mark.filterwarnings("always:.*network.centre")
+    def test_a_part_that_only_one_of_two_networks_has(
+        self, write_pair: Callable[[Path], Path], tmp_path: Path, capsys: Capture
+    ) -> None:
+        recipe = write_pair(tmp_path)
+        without = ("--set=network.module=false", "--set=sampling.unknown=ignore")
+        assert train(recipe, tmp_path / "without", *without) == 0
+        still = (*QUICK, *STILL)
+        start = ("--init", str(tmp_path / "without"))
+        assert train(recipe, tmp_path / "with", *start, changes=still) == 0
+        assert "what it lacks starts at random: network.centre" in capsys.readouterr().err
+        before, after = weights(tmp_path / "without"), weights(tmp_path / "with")
+        added = after.keys() - before.keys()
+        assert added
+        assert all(name.startswith("centre.") for name in added)
+        assert all(torch.equal(value, after[name]) for name, value in before.items())
+        start = ("--init", str(tmp_path / "with"))
+        assert train(recipe, tmp_path / "back", *without, *start, changes=still) == 0
+        assert "what only it has is left out: network.centre" in capsys.readouterr().err
+        assert same(tmp_path / "without", tmp_path / "back")
+
+    def test_a_network_with_no_part_in_common_is_refused(
+        self, first: Path, write_pair: Callable[[Path], Path], tmp_path: Path, capsys: Capture
+    ) -> None:
+        assert train(write_pair(tmp_path), tmp_path / "run", "--init", str(first)) == 2
+        assert "its weights do not fit the recipe's network" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         ("content", "words"),
@@ -130,22 +183,12 @@ def test_a_system_for_partial_labels_trains_from_the_command(
     tmp_path: Path,
     draw: Callable[..., tuple[np.ndarray, np.ndarray]],
     write: Callable[[Path, str, np.ndarray, np.ndarray], None],
+    write_pair: Callable[[Path], Path],
     capsys: Capture,
 ) -> None:
     """One annotated nucleus in one of two images is enough, and none is refused in one sentence."""
     image, labels = draw(64, 0)
-    write(tmp_path / "set", "a", image, np.where(labels == 2, 1, 0))
-    write(tmp_path / "set", "b", image, np.zeros_like(labels))
-    recipe = tmp_path / "partial.toml"
-    recipe.write_text(
-        f'''system = "partial_mask_rcnn"
-data.partial = true
-data.train = [{{ folder = "{(tmp_path / "set").as_posix()}" }}]
-network = {{ backbone = "resnet18", weights = "none", width = 8, box_head = 16, mask_head = [8] }}
-schedule = {{ crop = 64, batch = 2, workers = 0 }}
-''',
-        encoding="utf-8",
-    )
+    recipe = write_pair(tmp_path)
     assert train(recipe, tmp_path / "run") == 0
     trained = load_run(tmp_path / "run")
     assert isinstance(trained.recipe.system, PartialMaskRCNN)

@@ -123,6 +123,8 @@ def _write_record(recipe: Recipe, out: Path) -> None:
 def _start_from(module: TrainingModule, init: Path) -> None:
     """Give a module the weights of a run or a checkpoint.
 
+    What only one of the two networks has as a whole part (a module, a branch) stays as it was drawn, or is left out.
+
     Raises
     ------
     UsageError
@@ -134,17 +136,33 @@ def _start_from(module: TrainingModule, init: Path) -> None:
     if not checkpoint.is_file():
         raise UsageError(f"{init}: no run with a finished epoch to start from, and no checkpoint")
     weights, own = read_weights(checkpoint), module.state_dict()
+    theirs, ours = {_part(key) for key in weights}, {_part(key) for key in own}
+    both = theirs & ours
+    shared = {key: value for key, value in weights.items() if _part(key) in both}
+    wanted = {key: value for key, value in own.items() if _part(key) in both}
     unfit = sorted(
         key
-        for key in weights.keys() | own.keys()
-        if key not in weights or key not in own or weights[key].shape != own[key].shape
+        for key in shared.keys() | wanted.keys()
+        if key not in shared or key not in wanted or shared[key].shape != wanted[key].shape
     )
-    if unfit:
+    if unfit or not both:
+        unfit = unfit or sorted(own)
         raise NuxelError(
             f"{checkpoint}: its weights do not fit the recipe's network: {len(unfit)} of them are missing, left over "
             f"or of another shape, first {unfit[0]}; start from a run with the same system and [network]"
         )
-    module.load_state_dict(weights)
+    for parts, fate in (
+        (ours - both, "what it lacks starts at random: {}"),
+        (theirs - both, "what only it has is left out: {}"),
+    ):
+        if parts:
+            warnings.warn(f"{checkpoint}: {fate.format(', '.join(sorted(parts)))}", stacklevel=2)
+    module.load_state_dict(shared, strict=False)
+
+
+def _part(key: str) -> str:
+    """The part of the network that a weight belongs to: ``network.centre.score.bias`` is of ``network.centre``."""
+    return ".".join(key.split(".")[:2])
 
 
 def _thinned(recipe: Recipe, images: list[Whole]) -> list[Whole]:
