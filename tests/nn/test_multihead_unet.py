@@ -37,6 +37,19 @@ def test_up_block_adds_enlarged_features_and_the_skip() -> None:
     assert torch.allclose(seen[0], expected, atol=1e-5)
 
 
+def test_each_further_convolution_of_an_up_block_refines_what_the_one_before_gave() -> None:
+    block = UpBlock(2, 3, 4, convolutions=2).eval()
+    coarse, skip = torch.randn(1, 2, 3, 5), torch.randn(1, 3, 6, 10)
+    joined = []
+    block.join.register_forward_hook(lambda _, __, sum_: joined.append(sum_))
+    found = block(coarse, skip)
+    expected = joined[0]
+    for conv, norm, act in block.refine:
+        expected = act(norm(nn.functional.conv2d(expected, conv.weight, padding=1)))
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert parameters(block) - parameters(UpBlock(2, 3, 4)) == 9 * 4 * 4 + 2 * 4
+
+
 @pytest.mark.parametrize("skip", [0, 5])
 def test_concatenating_block_counts(skip: int) -> None:
     block = ConcatUpBlock(6, skip, 4)
@@ -64,7 +77,7 @@ def test_concatenating_block_is_its_equation() -> None:
 
 
 def test_one_block_more_than_skips_doubles_the_size_once_more() -> None:
-    decoder = UNetDecoder((4, 6), (8, 10), ConcatUpBlock)
+    decoder = UNetDecoder((4, 6), (8, 10), [ConcatUpBlock] * 2)
     maps = [torch.randn(1, 4, 16, 24), torch.randn(1, 6, 8, 12)]
     assert decoder(maps).shape == (1, 10, 32, 48)
     assert parameters(decoder) == parameters(ConcatUpBlock(6, 4, 8)) + parameters(ConcatUpBlock(8, 0, 10))
@@ -87,7 +100,7 @@ def test_up_block_with_its_normalisation_folded_gives_the_same() -> None:
 
 def test_decoder_goes_from_coarse_to_stride_two() -> None:
     channels, widths = (4, 6, 8), (10, 12)
-    decoder = UNetDecoder(channels, widths)
+    decoder = UNetDecoder(channels, widths, [UpBlock] * 2)
     maps = [torch.randn(1, c, 16 // 2**k, 24 // 2**k) for k, c in enumerate(channels)]
     assert decoder(maps).shape == (1, 12, 16, 24)
     assert decoder.channels == 12
@@ -100,7 +113,7 @@ def test_decoder_goes_from_coarse_to_stride_two() -> None:
 
 @pytest.mark.parametrize("block", [UpBlock, ConcatUpBlock])
 def test_every_level_matters(block: type[nn.Module]) -> None:
-    decoder = UNetDecoder((2, 2, 2), (3, 3), block).eval()
+    decoder = UNetDecoder((2, 2, 2), (3, 3), [block] * 2).eval()
     maps = [torch.randn(1, 2, 16 // 2**k, 16 // 2**k, requires_grad=True) for k in range(3)]
     decoder(maps).sum().backward()
     assert all(level.grad is not None and level.grad.abs().sum() > 0 for level in maps)

@@ -13,6 +13,7 @@ from skimage.measure import label
 from skimage.segmentation import watershed
 
 from nuxel.data.targets import TargetRule, multihead_targets
+from nuxel.decode import clumps
 from nuxel.decode.clumps import ClumpRule, decode_clumps
 from nuxel.decode.flood import STEP, flood
 
@@ -50,10 +51,10 @@ def plain_decode(maps, rule):
     for number in range(1, markers.max() + 1):
         if (markers == number).sum() < rule.min_marker_area:
             markers[markers == number] = 0
-    clumps = label(foreground, connectivity=1)
-    for number in range(1, clumps.max() + 1):
-        if not markers[clumps == number].any():
-            markers[clumps == number] = markers.max() + 1
+    connected = label(foreground, connectivity=1)
+    for number in range(1, connected.max() + 1):
+        if not markers[connected == number].any():
+            markers[connected == number] = markers.max() + 1
     labels = plain_flood(maps[2].astype(int) - maps[1] - maps[0], markers, foreground)
     gaps = label(labels == 0, connectivity=1)
     filled = labels.copy()
@@ -91,8 +92,11 @@ def test_equal_to_the_plain_way_on_noise(maps, min_marker_area):
     assert_equal_to_plain(maps, ClumpRule(min_marker_area=min_marker_area, min_area=2))
 
 
+@pytest.mark.parametrize("band", [1, 700, 1 << 20])
 @pytest.mark.parametrize("seed", range(4))
-def test_equal_to_the_plain_way_on_smooth_maps(seed):
+def test_equal_to_the_plain_way_on_smooth_maps_whatever_is_divided_together(seed, band, monkeypatch):
+    """A band of 1 pixel is one row, of 700 ten, of a million the image."""
+    monkeypatch.setattr(clumps, "BAND", band)
     rng = np.random.default_rng(seed)
     smooth = np.stack([ndimage.gaussian_filter(rng.standard_normal((60, 70)), sigma) for sigma in (3, 2, 1)])
     maps = np.clip(128 + smooth / smooth.std((1, 2), keepdims=True) * 70 + [[[40]], [[0]], [[-60]]], 0, 255)

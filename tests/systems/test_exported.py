@@ -29,7 +29,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "xception-inception_se": {
         "encoder": "legacy_xception", "depth": 2, "decoder": "inception_se", "widths": [8, 4], "activation": "elu",
     },
-    "lite0": {"depth": 3, "widths": [8, 8]},
+    "lite0": {"depth": 3, "widths": [8, 8], "convolutions": [2, 1]},
     "lite0-one-head": {"depth": 2, "widths": [4], "heads": ["nucleus"]},
 }  # fmt: skip
 

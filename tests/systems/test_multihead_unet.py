@@ -112,6 +112,10 @@ class TestFamily:
         assert [type(part) for part in built.decoder.blocks] == [block] * len(FAMILY[name].widths)
         assert type(built.head) is head
 
+    def test_each_block_refines_by_as_many_convolutions_as_asked_for(self) -> None:
+        built = MultiheadUNetNetwork(dataclasses.replace(SMALL, convolutions=(3, 1)))
+        assert [len(part.refine) for part in built.decoder.blocks] == [3, 1]
+
     def test_additive_decoder_of_a_plain_encoder_ends_at_full_size(self) -> None:
         built = MultiheadUNetNetwork(dataclasses.replace(PLAIN, decoder="additive"))
         assert type(built.head) is torch.nn.Conv2d
@@ -469,6 +473,12 @@ class TestRefused:
             ),
             ({"encoder_widths": (4, 6, 0)}, "positive numbers"),
             ({"encoder": "resnet10t"}, "resnet10t has widths of its own"),
+            ({"convolutions": (2, 1)}, "convolutions are for the additive decoder; the concat decoder"),
+            (
+                {"decoder": "additive", "convolutions": (2,)},
+                r"as many positive numbers as widths, 2, got \[2\]",
+            ),
+            ({"decoder": "additive", "convolutions": (2, 0)}, "positive numbers as widths"),
         ],
     )
     def test_networks(self, changes: dict, said: str) -> None:

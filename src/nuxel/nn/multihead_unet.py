@@ -16,14 +16,22 @@ class UpBlock(nn.Module):
     The first convolution of a U-Net's block sees the enlarged features and the skip side by side. Here it is
     taken apart: the features' share is convolved before it is enlarged, at a quarter of the work, and the two
     shares are added. Nothing is concatenated, which saves the most memory where maps are largest.
+    ``convolutions`` are those that follow the sum.
     """
 
-    def __init__(self, inputs: int, skip: int, outputs: int, style: ConvStyle = DEFAULT_STYLE) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        skip: int,
+        outputs: int,
+        style: ConvStyle = DEFAULT_STYLE,
+        convolutions: int = 1,
+    ) -> None:
         super().__init__()
         self.coarse = style.conv(inputs, outputs, 3)
         self.skip = style.conv(skip, outputs, 3)
         self.join = nn.Sequential(nn.BatchNorm2d(outputs), style.activate())
-        self.refine = conv_norm_act(outputs, outputs, 3, style)
+        self.refine = nn.Sequential(*(conv_norm_act(outputs, outputs, 3, style) for _ in range(convolutions)))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         enlarged = nn.functional.interpolate(self.coarse(x), scale_factor=2.0, mode="nearest")
@@ -89,15 +97,15 @@ class UNetDecoder(nn.Module):
     widths
         Channels of the blocks, coarse to fine; one block for each map but the coarsest. One more doubles the size
         once more, without a skip.
-    make_block
-        ``(inputs, skip, outputs)`` -> a block that takes features and the skip of twice their size.
+    make_blocks
+        Of each block, ``(inputs, skip, outputs)`` -> a block that takes features and the skip of twice their size.
     """
 
     def __init__(
         self,
         channels: Sequence[int],
         widths: Sequence[int],
-        make_block: Callable[[int, int, int], nn.Module] = UpBlock,
+        make_blocks: Sequence[Callable[[int, int, int], nn.Module]],
     ) -> None:
         super().__init__()
         skips = list(reversed(channels[:-1]))
@@ -105,7 +113,7 @@ class UNetDecoder(nn.Module):
             skips.append(0)
         inputs = channels[-1]
         self.blocks = nn.ModuleList()
-        for skip, width in zip(skips, widths, strict=True):
+        for make_block, skip, width in zip(make_blocks, skips, widths, strict=True):
             self.blocks.append(make_block(inputs, skip, width))
             inputs = width
         self.channels = inputs

@@ -71,6 +71,8 @@ class NetworkConfig:
     widths
         Channels of the decoder's ``depth`` blocks, coarse to fine. The additive decoder of a timm encoder has
         one fewer: it ends at half the image's size. Multiples of 4 for ``"inception_se"``.
+    convolutions
+        Of the additive decoder: how many of 3 x 3 refine each block's sum, coarse to fine; one each if left empty.
     reduction
         Of ``"inception_se"``: r, by which squeeze-and-excitation narrows its hidden layer.
     activation
@@ -92,6 +94,7 @@ class NetworkConfig:
     encoder_widths: tuple[int, ...] = ()
     decoder: str = "additive"
     widths: tuple[int, ...] = (160, 96, 64)
+    convolutions: tuple[int, ...] = ()
     reduction: int = 16
     activation: str = "relu"
     padding: str = "zero"
@@ -122,11 +125,25 @@ class NetworkConfig:
             raise UsageError(
                 f"widths of the inception_se decoder must be multiples of 4, got {list(self.widths)}"
             )
+        self._check_convolutions()
         if self.is_plain:
             self._check_plain()
         elif self.encoder_widths:
             raise UsageError(
                 f"encoder_widths are for encoder = 'plain'; {self.encoder} has widths of its own"
+            )
+
+    def _check_convolutions(self) -> None:
+        if not self.convolutions:
+            return
+        if self.decoder != "additive":
+            raise UsageError(
+                f"convolutions are for the additive decoder; the {self.decoder} decoder has its own"
+            )
+        if len(self.convolutions) != len(self.widths) or min(self.convolutions) < 1:
+            raise UsageError(
+                f"convolutions must be as many positive numbers as widths, {len(self.widths)}, "
+                f"got {list(self.convolutions)}"
             )
 
     def _check_plain(self) -> None:
@@ -227,7 +244,7 @@ class MultiheadUNetNetwork(nn.Module):
             if config.weights != "none":
                 path = None if config.weights == "imagenet" else config.weights
                 load_imagenet_weights(self.encoder, config.encoder, path)
-        self.decoder = UNetDecoder(self.encoder.channels, config.widths, _up_block(config, style))
+        self.decoder = UNetDecoder(self.encoder.channels, config.widths, _up_blocks(config, style))
         maps = len(config.maps)
         self.head: nn.Module = (
             SubpixelHead(self.decoder.channels, maps)
@@ -252,10 +269,16 @@ class MultiheadUNetNetwork(nn.Module):
         return maps
 
 
-def _up_block(config: NetworkConfig, style: ConvStyle) -> Callable[[int, int, int], nn.Module]:
+def _up_blocks(config: NetworkConfig, style: ConvStyle) -> list[Callable[[int, int, int], nn.Module]]:
+    number = len(config.widths)
+    if config.decoder == "additive":
+        return [
+            partial(UpBlock, style=style, convolutions=count)
+            for count in config.convolutions or (1,) * number
+        ]
     if config.decoder == "inception_se":
-        return partial(InceptionSEUpBlock, reduction=config.reduction, style=style)
-    return partial(UpBlock if config.decoder == "additive" else ConcatUpBlock, style=style)
+        return [partial(InceptionSEUpBlock, reduction=config.reduction, style=style)] * number
+    return [partial(ConcatUpBlock, style=style)] * number
 
 
 def _initialise(network: MultiheadUNetNetwork, config: NetworkConfig) -> None:
