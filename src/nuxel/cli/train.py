@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change one key: table.key=value"
     )
     parser.add_argument(
-        "--init", metavar="RUN", help="start from the weights of this run (or checkpoint) of the same network"
+        "--init",
+        metavar="RUN",
+        help="start from the weights of this run, checkpoint or model (a file, or default) of the same network",
     )
     parser.add_argument("--resume", action="store_true", help="continue a run after its last finished epoch")
     parser.add_argument(

@@ -29,6 +29,8 @@ from nuxel.training.module import TrainingModule
 from nuxel.training.recipe import SYSTEMS, make_recipe
 from nuxel.training.tune import tune_decoder
 
+LAST = "last.ckpt"
+"""The checkpoint of a run's last finished epoch."""
 _OPSET = 17
 
 
@@ -42,7 +44,7 @@ def load_run(run: Path) -> TrainingModule:
     NuxelError
         If its checkpoint is damaged or does not fit its recipe.
     """
-    checkpoint = run / "checkpoints" / "last.ckpt"
+    checkpoint = run / "checkpoints" / LAST
     record = run / "recipe.json"
     if not checkpoint.is_file() or not record.is_file():
         raise UsageError(

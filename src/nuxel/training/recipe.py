@@ -278,7 +278,7 @@ class Recipe:
     Parameters
     ----------
     init
-        A run folder or a checkpoint whose weights are the first ones.
+        A run folder, a checkpoint or a model (a file, or the name of a shipped one) whose weights are the first ones.
     raw
         The TOML as it was read, kept in the run folder.
     """
@@ -328,7 +328,7 @@ def make_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
         raise UsageError(f"{where}: seed must be a whole number >= 0, got {seed!r}")
     init = raw.get("init")
     if init is not None and not (isinstance(init, str) and init):
-        raise UsageError(f"{where}: init must name a run folder or a checkpoint, got {init!r}")
+        raise UsageError(f"{where}: init must name a run folder, a checkpoint or a model, got {init!r}")
     tables: dict[str, Any] = {
         key: build_table(kind, raw.get(key, {}), f"{where}: [{key}]") for key, kind in _TABLES.items()
     }

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,30 +15,34 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from nuxel.data.dataset import find_all, read_annotated
 from nuxel.data.thin import crop_windows, thin
-from nuxel.errors import NuxelError, UsageError
+from nuxel.errors import UsageError
 from nuxel.export.atomic import replacing
 from nuxel.labels.relabel import relabel
 from nuxel.systems.system import Prepares
 from nuxel.training.epoch_log import EpochLog
-from nuxel.training.export import read_weights
+from nuxel.training.export import LAST
 from nuxel.training.module import TrainingModule
 from nuxel.training.precision import resolve_precision
 from nuxel.training.recipe import Recipe, Schedule
 from nuxel.training.samples import EpochSampler, RandomViews, Sample, patches
+from nuxel.training.start import start_from
 from nuxel.training.validate import Whole, WholeImages
 
-LAST = "last.ckpt"
 RECORD = "recipe.json"
+_BATCHES_TO_MEASURE = 8
+"""Of the first views, from which normalisations take their statistics where a run starts from a model file."""
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     """Train a recipe to its end and return the last checkpoint's path.
 
-    It starts from the weights that the recipe's ``init`` names, a run folder or a checkpoint of the same network.
+    It starts from the weights that the recipe's ``init`` names: of a run, a checkpoint or a model file with the same
+    network.
 
     The run folder holds ``recipe.json``, ``checkpoints/``, ``metrics.csv``, pictures and TensorBoard events. With
     ``resume`` the run continues after its last finished epoch (from its start if there is none) and ends with the
@@ -66,11 +71,11 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     if isinstance(recipe.system, Prepares):
         recipe.system.prepare(module.network, (labels for _, labels in images))
     ready = checkpoint if resume and checkpoint.exists() else None
+    views = _views(recipe, images, [item.group for item in training])
     if recipe.init is not None and ready is None:
-        _start_from(module, Path(recipe.init))
+        start_from(module, recipe.init, _first_batches(recipe, views))
     _ = module.card  # fails now, not at the first validation, for a network that cannot be used
     _write_record(recipe, out)
-    views = _views(recipe, images, [item.group for item in training])
     trainer = _trainer(recipe, out, validating=bool(validation))
     wholes = DataLoader(WholeImages(validation), batch_size=None, collate_fn=_as_it_is)
     with warnings.catch_warnings():
@@ -120,51 +125,6 @@ def _write_record(recipe: Recipe, out: Path) -> None:
         part.write_text(_record(recipe), encoding="utf-8")
 
 
-def _start_from(module: TrainingModule, init: Path) -> None:
-    """Give a module the weights of a run or a checkpoint.
-
-    What only one of the two networks has as a whole part (a module, a branch) stays as it was drawn, or is left out.
-
-    Raises
-    ------
-    UsageError
-        If there is none.
-    NuxelError
-        If it is damaged, or of another network.
-    """
-    checkpoint = init / "checkpoints" / LAST if init.is_dir() else init
-    if not checkpoint.is_file():
-        raise UsageError(f"{init}: no run with a finished epoch to start from, and no checkpoint")
-    weights, own = read_weights(checkpoint), module.state_dict()
-    theirs, ours = {_part(key) for key in weights}, {_part(key) for key in own}
-    both = theirs & ours
-    shared = {key: value for key, value in weights.items() if _part(key) in both}
-    wanted = {key: value for key, value in own.items() if _part(key) in both}
-    unfit = sorted(
-        key
-        for key in shared.keys() | wanted.keys()
-        if key not in shared or key not in wanted or shared[key].shape != wanted[key].shape
-    )
-    if unfit or not both:
-        unfit = unfit or sorted(own)
-        raise NuxelError(
-            f"{checkpoint}: its weights do not fit the recipe's network: {len(unfit)} of them are missing, left over "
-            f"or of another shape, first {unfit[0]}; start from a run with the same system and [network]"
-        )
-    for parts, fate in (
-        (ours - both, "what it lacks starts at random: {}"),
-        (theirs - both, "what only it has is left out: {}"),
-    ):
-        if parts:
-            warnings.warn(f"{checkpoint}: {fate.format(', '.join(sorted(parts)))}", stacklevel=2)
-    module.load_state_dict(shared, strict=False)
-
-
-def _part(key: str) -> str:
-    """The part of the network that a weight belongs to: ``network.centre.score.bias`` is of ``network.centre``."""
-    return ".".join(key.split(".")[:2])
-
-
 def _thinned(recipe: Recipe, images: list[Whole]) -> list[Whole]:
     """The training images with as many of their annotations as the recipe keeps.
 
@@ -179,6 +139,12 @@ def _thinned(recipe: Recipe, images: list[Whole]) -> list[Whole]:
         labels = [relabel(truth[window]) for truth, window in zip(labels, windows, strict=True)]
         pixels = [image[window] for image, window in zip(pixels, windows, strict=True)]
     return list(zip(pixels, labels, strict=True))
+
+
+def _first_batches(recipe: Recipe, views: RandomViews) -> Iterator[Tensor]:
+    batch = recipe.schedule.batch
+    for start in range(0, _BATCHES_TO_MEASURE * batch, batch):
+        yield torch.stack([views[start + place][0] for place in range(batch)])
 
 
 def _views(recipe: Recipe, images: list[Whole], groups: list[str]) -> RandomViews:

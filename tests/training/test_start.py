@@ -1,0 +1,149 @@
+"""Training that starts from a model file, whose normalisations have been folded away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nuxel.cli.main import main
+from nuxel.errors import NuxelError, UsageError
+from nuxel.nn.inception_se import InceptionSEUpBlock
+from nuxel.nn.multihead_unet import ConcatUpBlock
+from nuxel.predict.model import Model
+from nuxel.training.export import export_module, load_run
+from nuxel.training.module import TrainingModule
+from nuxel.training.recipe import make_recipe
+from nuxel.training.start import start_from
+
+PLAIN = {"encoder": "plain", "depth": 2, "encoder_widths": [4, 6, 8]}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "lite0": {"depth": 3, "widths": [8, 8], "convolutions": [2, 1]},
+    "plain": {**PLAIN, "decoder": "concat", "widths": [6, 4], "activation": "selu", "padding": "mirror"},
+    "inception_se": {**PLAIN, "decoder": "inception_se", "widths": [8, 4], "heads": ["nucleus"]},
+}
+
+
+def module(network: dict[str, Any], seed: int = 0) -> TrainingModule:
+    """Random weights, and statistics of batch normalisation that are not 0 and 1."""
+    torch.manual_seed(seed)
+    raw = {"system": "multihead_unet", "network": {"weights": "none", **network}, "schedule": {"crop": 32}}
+    built = TrainingModule(make_recipe(raw)).train()
+    with torch.no_grad():
+        for part in built.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                nn.init.uniform_(part.weight, 0.5, 1.5)
+                nn.init.uniform_(part.bias, -0.3, 0.3)
+        for _ in range(3):
+            built(torch.rand(2, 3, 32, 32))
+    return built
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return NETWORKS[request.param]
+
+
+@pytest.fixture
+def model(network: dict[str, Any], tmp_path: Path) -> Path:
+    export_module(module(network), tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+def answer(of: TrainingModule, images: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return of(images)
+
+
+def test_it_answers_as_the_model_does(network: dict[str, Any], model: Path) -> None:
+    started = module(network, seed=1)
+    window = np.random.default_rng(0).integers(0, 256, (64, 32, 3), np.uint8)
+    images = torch.from_numpy(window).permute(2, 0, 1)[None] / 255
+    before = np.abs(answer(started.eval(), images)[0].numpy() - Model(model)(window)).max()
+    start_from(started, str(model), [torch.rand(2, 3, 32, 32) for _ in range(2)])
+    after = np.abs(answer(started.eval(), images)[0].numpy() - Model(model)(window)).max()
+    assert after < 1e-4 < 0.01 < before
+
+
+def test_normalisations_have_the_statistics_of_the_views(network: dict[str, Any], model: Path) -> None:
+    """But those that exporting does not fold, after transposed convolutions: they keep their own."""
+    started, views = module(network, seed=1), torch.rand(4, 3, 32, 32) ** 2
+    start_from(started, str(model), [views])
+    assert started.training
+    kept = [
+        block.up[1] for block in started.modules() if isinstance(block, ConcatUpBlock | InceptionSEUpBlock)
+    ]
+    norms = {part: [] for part in started.modules() if isinstance(part, nn.BatchNorm2d) and part not in kept}
+    for norm, seen in norms.items():
+        norm.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0]))
+    answer(started.eval(), views)
+    assert norms
+    for norm, (values,) in norms.items():
+        assert torch.allclose(norm.running_mean, values.mean((0, 2, 3)), atol=1e-4)
+        assert torch.allclose(norm.running_var, values.var((0, 2, 3), correction=0), rtol=1e-3, atol=1e-5)
+
+
+def test_statistics_are_those_of_all_batches(tmp_path: Path) -> None:
+    export_module(module(NETWORKS["plain"]), tmp_path / "model.onnx")
+    views = [torch.rand(2, 3, 32, 32) * scale for scale in (0.3, 1.0)]
+    apart, together = module(NETWORKS["plain"], 1), module(NETWORKS["plain"], 1)
+    start_from(apart, str(tmp_path / "model.onnx"), views)
+    start_from(together, str(tmp_path / "model.onnx"), [torch.cat(views)])
+    for name, value in apart.state_dict().items():
+        assert torch.allclose(value, together.state_dict()[name], atol=1e-5), name
+
+
+def test_a_run_starts_from_a_file(recipe_file: Path, tmp_path: Path) -> None:
+    def train(out: str, *more: str) -> int:
+        quick = [f"--set=schedule.{key}" for key in ("epochs=1", "steps_per_epoch=1", "validate_every=5")]
+        return main(["train", str(recipe_file), "--out", str(tmp_path / out), *quick, *more])
+
+    assert train("first") == 0
+    assert main(["export-model", str(tmp_path / "first"), "--out", str(tmp_path / "model.onnx")]) == 0
+    still = ["--set=seed=9", *(f"--set=schedule.{key}=0" for key in ("encoder_rate", "decoder_rate"))]
+    assert (
+        train("second", *still, "--set=schedule.weight_decay=0", "--init", str(tmp_path / "model.onnx")) == 0
+    )
+    model, run = Model(tmp_path / "model.onnx"), load_run(tmp_path / "second")
+    head = run.network.head.conv.bias  # no normalisation follows it, so that it is as it was
+    assert torch.equal(head, load_run(tmp_path / "first").network.head.conv.bias)
+    assert run.recipe.init == str(tmp_path / "model.onnx")
+    assert model.card.maps == run.card.maps
+
+
+def test_the_shipped_model_has_a_name() -> None:
+    recipe = make_recipe({"system": "multihead_unet", "network": {"weights": "none", "widths": [8, 8, 8]}})
+    with pytest.raises(NuxelError, match=r"default.onnx: its weights do not fit the recipe's network"):
+        start_from(TrainingModule(recipe), "default", [torch.rand(1, 3, 64, 64)])
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        "changes",
+        [{"widths": [8, 4]}, {"encoder_widths": [4, 6, 10]}, {"heads": ["nucleus", "shrunk", "touching"]},
+         {"activation": "relu"}],
+    )  # fmt: skip
+    def test_another_network(self, tmp_path: Path, changes: dict[str, Any]) -> None:
+        export_module(module(NETWORKS["plain"]), tmp_path / "model.onnx")
+        other = module({**NETWORKS["plain"], **changes})
+        with pytest.raises(NuxelError, match="its weights do not fit the recipe's network"):
+            start_from(other, str(tmp_path / "model.onnx"), [torch.rand(2, 3, 32, 32)])
+
+    def test_a_network_that_has_no_plain_order_of_convolutions(self, tmp_path: Path) -> None:
+        export_module(module(NETWORKS["plain"]), tmp_path / "model.onnx")
+        recipe = make_recipe({"system": "fcn8s", "network": {"weights": "none"}})
+        with pytest.raises(NuxelError, match="a multihead_unet model file cannot be the start of a fcn8s"):
+            start_from(TrainingModule(recipe), str(tmp_path / "model.onnx"), [torch.rand(2, 3, 32, 32)])
+
+    def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="no such model"):
+            start_from(module(NETWORKS["plain"]), str(tmp_path / "gone.onnx"), [])
+
+    def test_a_file_that_is_no_model(self, tmp_path: Path) -> None:
+        (tmp_path / "text.onnx").write_text("text")
+        with pytest.raises(NuxelError, match=r"text.onnx: not an ONNX model"):
+            start_from(module(NETWORKS["plain"]), str(tmp_path / "text.onnx"), [])
