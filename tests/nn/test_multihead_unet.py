@@ -44,7 +44,8 @@ def test_each_further_convolution_of_an_up_block_refines_what_the_one_before_gav
     block.join.register_forward_hook(lambda _, __, sum_: joined.append(sum_))
     found = block(coarse, skip)
     expected = joined[0]
-    for conv, norm, act in block.refine:
+    layers = iter(block.refine)
+    for conv, norm, act in zip(layers, layers, layers, strict=True):
         expected = act(norm(nn.functional.conv2d(expected, conv.weight, padding=1)))
     assert torch.allclose(found, expected, atol=1e-5)
     assert parameters(block) - parameters(UpBlock(2, 3, 4)) == 9 * 4 * 4 + 2 * 4

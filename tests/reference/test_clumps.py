@@ -113,6 +113,21 @@ def test_equal_to_the_plain_way_on_soft_maps_of_real_nuclei(name):
     assert_equal_to_plain(np.rint(np.clip(soft, 0, 1) * 255).astype(np.uint8), ClumpRule())
 
 
+@pytest.mark.parametrize("split", ["watershed", "random_walker"])
+def test_bands_change_nothing_however_long_the_clumps_are(split, monkeypatch):
+    """Stripes whose windows reach over several bands."""
+    rng = np.random.default_rng(0)
+    maps = np.zeros((3, 60, 40), np.uint8)
+    maps[0] = np.where(ndimage.gaussian_filter(rng.standard_normal((60, 40)), (9, 1)) > 0, 230, 0)
+    maps[1] = np.where(ndimage.gaussian_filter(rng.standard_normal((60, 40)), (2, 0.5)) > 0.1, 255, 0)
+    rule = ClumpRule(split=split, min_area=1)
+    whole = decode_clumps(maps, rule).labels
+    assert whole.max() > 10
+    for band in (120, 800, 1200):
+        monkeypatch.setattr(clumps, "BAND", band)
+        np.testing.assert_array_equal(decode_clumps(maps, rule).labels, whole)
+
+
 @given(
     arrays(np.int16, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(-60, 60)),
     st.integers(0, 2**32 - 1),

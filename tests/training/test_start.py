@@ -14,10 +14,10 @@ from nuxel.cli.main import main
 from nuxel.errors import NuxelError, UsageError
 from nuxel.nn.inception_se import InceptionSEUpBlock
 from nuxel.nn.multihead_unet import ConcatUpBlock
-from nuxel.predict.model import Model
+from nuxel.predict.model import Model, model_path
 from nuxel.training.export import export_module, load_run
 from nuxel.training.module import TrainingModule
-from nuxel.training.recipe import make_recipe
+from nuxel.training.recipe import make_recipe, read_recipe
 from nuxel.training.start import start_from
 
 PLAIN = {"encoder": "plain", "depth": 2, "encoder_widths": [4, 6, 8]}
@@ -115,10 +115,15 @@ def test_a_run_starts_from_a_file(recipe_file: Path, tmp_path: Path) -> None:
     assert model.card.maps == run.card.maps
 
 
-def test_the_shipped_model_has_a_name() -> None:
-    recipe = make_recipe({"system": "multihead_unet", "network": {"weights": "none", "widths": [8, 8, 8]}})
-    with pytest.raises(NuxelError, match=r"default.onnx: its weights do not fit the recipe's network"):
-        start_from(TrainingModule(recipe), "default", [torch.rand(1, 3, 64, 64)])
+def test_the_shipped_model_starts_its_own_recipe() -> None:
+    path = Path(__file__).parents[2] / "recipes" / "default.toml"
+    recipe = read_recipe(path, ["network.weights=none"])
+    views = torch.rand(2, 3, 64, 64)
+    started = TrainingModule(recipe)
+    start_from(started, "default", [views])
+    window = (views[1].permute(1, 2, 0) * 255).byte()
+    found = answer(started.eval(), window.permute(2, 0, 1)[None] / 255)
+    assert np.allclose(found[0], Model(model_path("default"))(window.numpy()), atol=1e-3)
 
 
 class TestRefused:
@@ -132,6 +137,22 @@ class TestRefused:
         other = module({**NETWORKS["plain"], **changes})
         with pytest.raises(NuxelError, match="its weights do not fit the recipe's network"):
             start_from(other, str(tmp_path / "model.onnx"), [torch.rand(2, 3, 32, 32)])
+
+    def test_the_same_shapes_for_other_maps(self, tmp_path: Path) -> None:
+        heads = [{"heads": ["nucleus", other]} for other in ("shrunk", "touching")]
+        one, other = ({**NETWORKS["plain"], **change} for change in heads)
+        export_module(module(one), tmp_path / "model.onnx")
+        with pytest.raises(NuxelError, match="its weights do not fit the recipe's network"):
+            start_from(module(other), str(tmp_path / "model.onnx"), [torch.rand(2, 3, 32, 32)])
+
+    @pytest.mark.parametrize("encoder", ["densenet121", "nf_regnet_b0"])
+    def test_an_encoder_whose_weights_cannot_be_told_from_the_file(
+        self, tmp_path: Path, encoder: str
+    ) -> None:
+        built = module({"encoder": encoder, "depth": 2, "widths": [4]})
+        export_module(built, tmp_path / "model.onnx")
+        with pytest.raises(NuxelError, match="not every weight of its encoder can be told from the file"):
+            start_from(built, str(tmp_path / "model.onnx"), [torch.rand(2, 3, 32, 32)])
 
     def test_a_network_that_has_no_plain_order_of_convolutions(self, tmp_path: Path) -> None:
         export_module(module(NETWORKS["plain"]), tmp_path / "model.onnx")

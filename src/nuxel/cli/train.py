@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init",
         metavar="RUN",
-        help="start from the weights of this run, checkpoint or model (a file, or default) of the same network",
+        help="start from the weights of this run, checkpoint or model (an .onnx file, or default) of the same network",
     )
     parser.add_argument("--resume", action="store_true", help="continue a run after its last finished epoch")
     parser.add_argument(

@@ -7,7 +7,7 @@ watershed grows them. From its future work: a random walker instead. The control
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -153,7 +153,7 @@ def _split(clumps: Labels, markers: Labels, maps: NDArray[np.uint8], how: str) -
         return clumps
     highest = int(clumps.max())
     boxes = ndimage.find_objects(clumps, len(crowded) - 1)
-    for numbers, window in _bands(np.flatnonzero(crowded), boxes, clumps.shape[1]):
+    for numbers, window in _bands(np.flatnonzero(crowded), boxes, clumps.shape):
         part = clumps[window]
         members = np.zeros(highest + 2, np.bool_)
         members[numbers] = True
@@ -168,12 +168,12 @@ def _split(clumps: Labels, markers: Labels, maps: NDArray[np.uint8], how: str) -
 
 
 def _bands(
-    numbers: NDArray[np.intp], boxes: Sequence[tuple[slice, slice]], width: int
-) -> Iterator[tuple[NDArray[np.intp], tuple[slice, slice]]]:
+    numbers: NDArray[np.intp], boxes: Sequence[tuple[slice, slice]], shape: tuple[int, ...]
+) -> list[tuple[NDArray[np.intp], tuple[slice, slice]]]:
     """Clumps in groups that begin within the same rows, and the window that holds each group whole.
 
     Clumps know nothing of one another, so the bands change no result; but what fits into the processor's cache is done
-    sooner than a large image at once.
+    sooner than a large image at once. Where clumps are so long that windows overlap much, all are one group.
 
     Parameters
     ----------
@@ -181,20 +181,25 @@ def _bands(
         Of the clumps; those whose box begins higher have lower ones.
     boxes
         Rows and columns of clump ``k`` at ``k - 1``.
-    width
+    shape
         Of the image: bands have about :data:`BAND` pixels.
     """
     tops = np.array([boxes[number - 1][0].start for number in numbers])
-    band = tops // max(1, BAND // width)
-    for members in np.split(numbers, np.flatnonzero(np.diff(band)) + 1):
-        rows, columns = zip(*(boxes[number - 1] for number in members), strict=True)
-        yield (
-            members,
-            (
-                slice(rows[0].start, max(one.stop for one in rows)),
-                slice(min(one.start for one in columns), max(one.stop for one in columns)),
-            ),
-        )
+    band = tops // max(1, BAND // shape[1])
+    groups = np.split(numbers, np.flatnonzero(np.diff(band)) + 1)
+    windows = [_around([boxes[number - 1] for number in group]) for group in groups]
+    area = sum((rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in windows)
+    if area > 2 * shape[0] * shape[1]:
+        return [(numbers, _around([boxes[number - 1] for number in numbers]))]
+    return list(zip(groups, windows, strict=True))
+
+
+def _around(boxes: Sequence[tuple[slice, slice]]) -> tuple[slice, slice]:
+    rows, columns = zip(*boxes, strict=True)
+    return (
+        slice(min(one.start for one in rows), max(one.stop for one in rows)),
+        slice(min(one.start for one in columns), max(one.stop for one in columns)),
+    )
 
 
 def _fill_holes(labels: Labels) -> None:

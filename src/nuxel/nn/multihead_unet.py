@@ -31,7 +31,9 @@ class UpBlock(nn.Module):
         self.coarse = style.conv(inputs, outputs, 3)
         self.skip = style.conv(skip, outputs, 3)
         self.join = nn.Sequential(nn.BatchNorm2d(outputs), style.activate())
-        self.refine = nn.Sequential(*(conv_norm_act(outputs, outputs, 3, style) for _ in range(convolutions)))
+        self.refine = nn.Sequential(
+            *(part for _ in range(convolutions) for part in conv_norm_act(outputs, outputs, 3, style))
+        )
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         enlarged = nn.functional.interpolate(self.coarse(x), scale_factor=2.0, mode="nearest")

@@ -278,7 +278,8 @@ class Recipe:
     Parameters
     ----------
     init
-        A run folder, a checkpoint or a model (a file, or the name of a shipped one) whose weights are the first ones.
+        A run folder, a checkpoint or a model (an ``.onnx`` file, or a shipped one's name) whose weights are the first
+        ones.
     raw
         The TOML as it was read, kept in the run folder.
     """

@@ -1,7 +1,8 @@
 """The first weights of a training run, if they are not drawn: those of another run, or of a model file.
 
 A model file has its batch normalisation folded into the convolutions. Training needs it again, so every normalisation
-is given the statistics that its inputs really have, and a scale and shift that undo it: the answer stays the same.
+that has been folded is given the statistics that its inputs really have, and a scale and shift that undo it: the answer
+stays the same.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ def start_from(module: TrainingModule, init: str, views: Iterable[Tensor]) -> No
     module
         What they are for.
     init
-        A run folder, a checkpoint, a model file (``.onnx``) or the name of a shipped model.
+        The name of a shipped model, a model file (``.onnx``), a run folder or a checkpoint.
     views
         Batches ``(N, 3, H, W)`` in ``[0, 1]`` such as it will be trained on, at least one: for a model file, what
-        normalisations are measured on.
+        normalisations are measured on. Nothing is drawn from them for a run.
 
     Raises
     ------
@@ -51,11 +52,10 @@ def start_from(module: TrainingModule, init: str, views: Iterable[Tensor]) -> No
     NuxelError
         If it is damaged, or of another network.
     """
-    path = Path(init)
-    if (not path.exists() and init in shipped_models()) or path.suffix == ".onnx":
+    if init in shipped_models() or init.endswith(".onnx"):
         _start_from_model(module, model_path(init), views)
     else:
-        _start_from_run(module, path)
+        _start_from_run(module, Path(init))
 
 
 def _start_from_run(module: TrainingModule, init: Path) -> None:
@@ -64,7 +64,7 @@ def _start_from_run(module: TrainingModule, init: Path) -> None:
     checkpoint = init / "checkpoints" / LAST if init.is_dir() else init
     if not checkpoint.is_file():
         raise UsageError(
-            f"{init}: no run with a finished epoch to start from, no checkpoint and no model file"
+            f"{init}: no run with a finished epoch to start from, no checkpoint and no .onnx file"
         )
     weights, own = read_weights(checkpoint), module.state_dict()
     theirs, ours = {_part(key) for key in weights}, {_part(key) for key in own}
@@ -98,7 +98,7 @@ def _part(key: str) -> str:
 
 def _start_from_model(module: TrainingModule, path: Path, views: Iterable[Tensor]) -> None:
     """Of a multi-head U-Net only: of the others, not every operation has weights that can be told from the file."""
-    model = Model(path)
+    model = Model(path, device="cpu")
     if not isinstance(module.recipe.system, MultiheadUNet) or model.card.system != module.recipe.system.name:
         raise NuxelError(
             f"{path}: a {model.card.system} model file cannot be the start of a {module.recipe.system.name}; only a "
@@ -123,6 +123,8 @@ def _start_from_model(module: TrainingModule, path: Path, views: Iterable[Tensor
             if one.norm is not None and norm_after is not None:
                 norm_after.load_state_dict(one.norm, strict=False)
                 folded.remove(norm_after)
+            if conv.bias is not None:
+                conv.bias.fill_(0)
             shift = conv.bias if norm_after is None or one.norm is not None else norm_after.bias
             if one.bias is not None and shift is not None:
                 shift.copy_(one.bias)
@@ -142,8 +144,8 @@ def _does_not_fit(path: Path) -> NuxelError:
 
 
 class _Calls:
-    """A network's convolutions in the order in which they are called, which is that of the exported graph, and the
-    normalisation whose shift each one's bias has been folded into."""
+    """A network's convolutions in the order in which they are called, which is that of the exported graph, and of each
+    the normalisation whose shift its bias in the file stands for."""
 
     def __init__(self, module: TrainingModule, image: Tensor) -> None:
         self.convolutions: list[_Conv] = []
@@ -190,7 +192,9 @@ def _convolutions(path: Path) -> list[_Stored]:
 
     def tensors(names: Sequence[str]) -> list[Tensor]:
         # of two equal tensors the exporter stores one
-        held = [values[same.get(name, name)] for name in names]
+        held = [values[found] for name in names if (found := same.get(name, name)) in values]
+        if len(held) < len(names):
+            raise _not_told(path)
         return [torch.from_numpy(numpy_helper.to_array(one).copy()) for one in held]
 
     norms = {node.input[0]: node for node in graph.node if node.op_type == "BatchNormalization"}
@@ -198,10 +202,19 @@ def _convolutions(path: Path) -> list[_Stored]:
     for node in graph.node:
         if node.op_type in ("Conv", "ConvTranspose"):
             weight, *bias = tensors(node.input[1:])
-            norm = norms.get(node.output[0])
+            norm = norms.pop(node.output[0], None)
             parts = None if norm is None else dict(zip(_NORM_PARTS, tensors(norm.input[1:]), strict=True))
             found.append(_Stored(weight, bias[0] if bias else None, parts))
+    if norms:
+        raise _not_told(path)
     return found
+
+
+def _not_told(path: Path) -> NuxelError:
+    return NuxelError(
+        f"{path}: not every weight of its encoder can be told from the file, because it normalises what is no "
+        "convolution's answer, or computes its weights; start from a run"
+    )
 
 
 def _measure(module: TrainingModule, norms: Collection[nn.BatchNorm2d], batches: Sequence[Tensor]) -> None:
