@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from nuxel.errors import NuxelError, UsageError
 from nuxel.nn.inception_se import InceptionSEUpBlock
 from nuxel.nn.multihead_unet import ConcatUpBlock
 from nuxel.predict.model import Model, model_path
+from nuxel.training import graph
 from nuxel.training.export import export_module, load_run
 from nuxel.training.module import TrainingModule
 from nuxel.training.recipe import make_recipe, read_recipe
@@ -52,6 +54,28 @@ def network(request: pytest.FixtureRequest) -> dict[str, Any]:
 def model(network: dict[str, Any], tmp_path: Path) -> Path:
     export_module(module(network), tmp_path / "model.onnx")
     return tmp_path / "model.onnx"
+
+
+def test_weights_of_half_the_size(
+    network: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are computed with as before, answer nearly the same, and can be started from."""
+    monkeypatch.setattr(graph, "_LARGE", 8)
+    built, views = module(network), torch.rand(2, 3, 32, 32)
+    for half in (False, True):
+        export_module(built, tmp_path / f"{half}.onnx", half=half)
+    window = (views[0].permute(1, 2, 0) * 255).byte().numpy()
+    whole, halved = (Model(tmp_path / f"{half}.onnx")(window) for half in (False, True))
+    assert 0 < np.abs(halved - whole).max() < 0.01
+    stored = [
+        sum(len(one.raw_data) for one in onnx.load(tmp_path / f"{half}.onnx").graph.initializer)
+        for half in (False, True)
+    ]
+    assert stored[1] < 0.6 * stored[0]
+    started = module(network, seed=1)
+    start_from(started, str(tmp_path / "True.onnx"), [views])
+    found = answer(started.eval(), torch.from_numpy(window).permute(2, 0, 1)[None] / 255)
+    assert np.allclose(found[0], halved, atol=1e-4)
 
 
 def answer(of: TrainingModule, images: torch.Tensor) -> torch.Tensor:

@@ -16,13 +16,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="choose the decoder's parameters on the recipe's validation images",
     )
+    parser.add_argument(
+        "--half", action="store_true", help="store weights as 16-bit floats: a file of half the size"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     train_half()
     from nuxel.training.export import export_run
 
-    card = export_run(options.run_folder, options.out, tune=options.tune)
+    card = export_run(options.run_folder, options.out, tune=options.tune, half=options.half)
     print(
         f"{options.out}: {card.title}, {options.out.stat().st_size / 1e6:.1f} MB, reach {card.reach} pixels"
     )

@@ -24,7 +24,7 @@ from nuxel.export.atomic import replacing
 from nuxel.nn.multihead_unet import UpBlock
 from nuxel.predict.card import METADATA_KEY, ModelCard
 from nuxel.predict.model import Model
-from nuxel.training.graph import fold_padding, name_sizes
+from nuxel.training.graph import fold_padding, halve_weights, name_sizes
 from nuxel.training.module import TrainingModule
 from nuxel.training.recipe import SYSTEMS, make_recipe
 from nuxel.training.tune import tune_decoder
@@ -80,11 +80,11 @@ def read_weights(checkpoint: Path) -> dict[str, Tensor]:
     return weights
 
 
-def export_run(run: Path, out: Path, *, tune: bool = False) -> ModelCard:
+def export_run(run: Path, out: Path, *, tune: bool = False, half: bool = False) -> ModelCard:
     """Write the model of a run to ``out`` and return its card.
 
     With ``tune`` the decoder's parameters are chosen on the recipe's validation images (see
-    :mod:`nuxel.training.tune`), and the card records their score.
+    :mod:`nuxel.training.tune`), and the card records their score. With ``half`` weights are stored as 16-bit floats.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def export_run(run: Path, out: Path, *, tune: bool = False) -> ModelCard:
         raise UsageError(
             f"{run}: its recipe names no [[data.val]] images to choose the decoder's parameters on"
         )
-    card = export_module(module, out)
+    card = export_module(module, out, half=half)
     if not tune:
         return card
     rule, score = tune_decoder(Model(out), annotated)
@@ -115,10 +115,14 @@ def export_run(run: Path, out: Path, *, tune: bool = False) -> ModelCard:
     return card
 
 
-def export_module(module: TrainingModule, out: Path, scores: Mapping[str, float] | None = None) -> ModelCard:
+def export_module(
+    module: TrainingModule, out: Path, scores: Mapping[str, float] | None = None, *, half: bool = False
+) -> ModelCard:
     """Write a trained module as ONNX with its card, which also records ``scores``, in the metadata."""
     card = dataclasses.replace(module.card, scores=dict(scores or {}))
     graph = _graph(module, card)
+    if half:
+        halve_weights(graph)
     entry = graph.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, card.to_json()
     try:

@@ -188,14 +188,14 @@ def _convolutions(path: Path) -> list[_Stored]:
     """Those of a model file, in order. Exporting folds normalisations into all but transposed ones."""
     graph = onnx.load(path).graph
     values = {one.name: one for one in graph.initializer}
-    same = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Identity"}
+    same = {node.output[0]: node.input[0] for node in graph.node if node.op_type in ("Identity", "Cast")}
 
     def tensors(names: Sequence[str]) -> list[Tensor]:
-        # of two equal tensors the exporter stores one
+        # of two equal tensors the exporter stores one; large ones may be stored as 16-bit floats
         held = [values[found] for name in names if (found := same.get(name, name)) in values]
         if len(held) < len(names):
             raise _not_told(path)
-        return [torch.from_numpy(numpy_helper.to_array(one).copy()) for one in held]
+        return [torch.from_numpy(numpy_helper.to_array(one).astype(np.float32)) for one in held]
 
     norms = {node.input[0]: node for node in graph.node if node.op_type == "BatchNormalization"}
     found = []
