@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from nuxel.nn.inception_se import InceptionSEUpBlock
 from nuxel.nn.multihead_unet import ConcatUpBlock
 from nuxel.predict.model import Model, model_path
 from nuxel.training import graph
+from nuxel.training import train as training
 from nuxel.training.export import export_module, load_run
 from nuxel.training.module import TrainingModule
 from nuxel.training.recipe import make_recipe, read_recipe
@@ -137,6 +139,22 @@ def test_a_run_starts_from_a_file(recipe_file: Path, tmp_path: Path) -> None:
     assert torch.equal(head, load_run(tmp_path / "first").network.head.conv.bias)
     assert run.recipe.init == str(tmp_path / "model.onnx")
     assert model.card.maps == run.card.maps
+
+
+def test_a_run_measures_on_the_first_views(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(_: TrainingModule, init: str, views: Iterable[torch.Tensor]) -> None:
+        batches = list(views)
+        assert [batch.shape for batch in batches] == [(2, 3, 32, 32)] * 8
+        assert len(torch.unique(torch.cat(batches).flatten(1), dim=0)) == 16
+        raise NuxelError(f"seen, from {init}")
+
+    monkeypatch.setattr(training, "start_from", look)
+    recipe = read_recipe(recipe_file, ["init=somewhere.onnx"])
+    with pytest.raises(NuxelError, match=r"seen, from somewhere.onnx"):
+        training.train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_shipped_model_starts_its_own_recipe() -> None:

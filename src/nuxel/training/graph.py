@@ -120,14 +120,15 @@ def name_sizes(model: onnx.ModelProto, stride: int) -> onnx.ModelProto:
 def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """Store large weights as 16-bit floats, which a runtime makes 32 bits wide again when it opens the file.
 
-    Half the size; what is computed is as wide as before. The graph is changed in place.
+    Half the size; what is computed is as wide as before. Weights too large for 16 bits stay as they are. The graph is
+    changed in place.
     """
     graph = model.graph
     wide = [one for one in graph.initializer if one.data_type == onnx.TensorProto.FLOAT]
     casts = []
     for one in wide:
         values = numpy_helper.to_array(one)
-        if values.size < _LARGE:
+        if values.size < _LARGE or np.abs(values).max() > np.finfo(np.float16).max:
             continue
         name = f"{one.name}_half"
         graph.initializer.remove(one)

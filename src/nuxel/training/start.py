@@ -192,9 +192,13 @@ def _convolutions(path: Path) -> list[_Stored]:
 
     def tensors(names: Sequence[str]) -> list[Tensor]:
         # of two equal tensors the exporter stores one; large ones may be stored as 16-bit floats
-        held = [values[found] for name in names if (found := same.get(name, name)) in values]
-        if len(held) < len(names):
-            raise _not_told(path)
+        held = []
+        for name in names:
+            while name in same:
+                name = same[name]
+            if name not in values:
+                raise _not_told(path)
+            held.append(values[name])
         return [torch.from_numpy(numpy_helper.to_array(one).astype(np.float32)) for one in held]
 
     norms = {node.input[0]: node for node in graph.node if node.op_type == "BatchNormalization"}
