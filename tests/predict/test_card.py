@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 
 from nuxel.errors import NuxelError
 from nuxel.predict.card import FORMAT, ModelCard, read_card
+from nuxel.predict.stages import Stage
 
 
 def test_round_trip_keeps_every_field(toy_card: ModelCard) -> None:
     assert read_card(toy_card.to_json(), "a.onnx") == toy_card
 
 
+def test_stages_come_back(toy_card: ModelCard) -> None:
+    stages = (Stage(("image",), ("a", "b"), 33), Stage(("a",), ("c",), None))
+    card = dataclasses.replace(toy_card, stages=stages)
+    assert read_card(card.to_json(), "a.onnx") == card
+
+
+def test_a_card_of_the_first_format_has_no_stages(toy_card: ModelCard) -> None:
+    held = {**json.loads(toy_card.to_json()), "format": 1}
+    del held["stages"]
+    assert read_card(json.dumps(held), "a.onnx").stages == ()
+
+
 def test_the_text_is_plain_json_with_the_documented_fields(toy_card: ModelCard) -> None:
     held = json.loads(toy_card.to_json())
-    assert held["format"] == FORMAT == 1
+    assert held["format"] == FORMAT == 2
     assert held["maps"] == ["nucleus", "shrunk", "touching", "log_diameter"]
     assert held["diameters"] == [8.0, 200.0]
 
@@ -36,7 +50,15 @@ def test_a_damaged_card_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("diameters", [1]), ("diameters", ["a", "b"]), ("diameters", None), ("maps", None), ("surplus", 1)],
+    [
+        ("diameters", [1]),
+        ("diameters", ["a", "b"]),
+        ("diameters", None),
+        ("maps", None),
+        ("surplus", 1),
+        ("stages", None),
+        ("stages", [{"reads": ["image"]}]),
+    ],
 )
 def test_a_field_of_the_wrong_form_is_damage(toy_card: ModelCard, key: str, value: object) -> None:
     held = {**json.loads(toy_card.to_json()), key: value}

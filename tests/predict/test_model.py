@@ -10,7 +10,7 @@ import pytest
 
 from nuxel.errors import NuxelError, UsageError
 from nuxel.predict import model as model_module
-from nuxel.predict.card import ModelCard
+from nuxel.predict.card import FORMAT, ModelCard
 from nuxel.predict.model import DEFAULT_MODEL, Model, model_path, shipped_models
 
 
@@ -100,7 +100,7 @@ def test_onnx_but_not_ours(make_toy_model: Callable[..., Path]) -> None:
 
 def test_from_a_newer_version(make_toy_model: Callable[..., Path]) -> None:
     with pytest.raises(NuxelError, match="newer nuxel"):
-        Model(make_toy_model(format=2))
+        Model(make_toy_model(format=FORMAT + 1))
 
 
 def test_missing_and_folder(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from nuxel.data.dataset import Source, find_annotated
 from nuxel.errors import NuxelError, UsageError
 from nuxel.image.normalise import normalise
 from nuxel.image.read import read_image
-from nuxel.predict.card import METADATA_KEY
+from nuxel.predict.card import FORMAT, METADATA_KEY
 from nuxel.predict.model import Model
 from nuxel.predict.pipeline import Options, segment_normalised
 from nuxel.training.export import export_module, export_run, load_run
@@ -166,7 +166,7 @@ class TestCard:
     def test_is_one_json_text_in_the_metadata(self, model_file: Path) -> None:
         (entry,) = onnx.load(model_file).metadata_props
         assert entry.key == METADATA_KEY
-        assert json.loads(entry.value)["format"] == 1
+        assert json.loads(entry.value)["format"] == FORMAT
 
     def test_says_nothing_of_the_machine(self, model_file: Path) -> None:
         content = model_file.read_bytes()

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nuxel.errors import NuxelError
+from nuxel.predict.stages import Stage
 
 METADATA_KEY = "nuxel"
-FORMAT = 1
+FORMAT = 2
 ATTENTION = "attention_"
 """What the outputs that hold the attention of a pyramid level are called, before the level's number."""
 
@@ -40,6 +41,8 @@ class ModelCard:
         How the image is prepared: always ``"uint8 RGB of the whole image's percentiles, divided by 255"`` so far.
     scores
         Measured figures, each under the name of its rule and data.
+    stages
+        The parts that the graph may be run in, in order; none if only as a whole.
     """
 
     title: str
@@ -58,6 +61,7 @@ class ModelCard:
     window: int | None = None
     most: int | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+    stages: tuple[Stage, ...] = ()
     format: int = FORMAT
 
     def to_json(self) -> str:
@@ -88,6 +92,9 @@ def read_card(text: str | None, where: str) -> ModelCard:
         values["maps"] = tuple(values["maps"])
         low, high = values["diameters"]
         values["diameters"] = (float(low), float(high))
+        values["stages"] = tuple(
+            Stage(tuple(one["reads"]), tuple(one["gives"]), one["reach"]) for one in values.get("stages", ())
+        )
         return ModelCard(**values)
     except (KeyError, TypeError, ValueError):
         raise NuxelError(f"{where}: the model card is damaged; export the model again") from None

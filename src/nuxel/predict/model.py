@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -16,9 +18,13 @@ from nuxel.errors import NuxelError, UsageError
 from nuxel.predict.card import METADATA_KEY, ModelCard, read_card
 from nuxel.predict.cpu import available_cpus
 from nuxel.predict.detect import attention_output
+from nuxel.predict.graph_file import part_of
 from nuxel.predict.networks import Ensemble, NamedNetwork
+from nuxel.predict.stages import IMAGE, LARGEST_WINDOW, Stage, as_input, run_stages
 
 DEFAULT_MODEL = "default"
+_KEPT_PIXELS = 1024 * 1024
+"""Pixels of a window up to which the memory for it is kept for the next one: fetching it again takes a tenth longer."""
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -48,6 +54,17 @@ class Model:
         content = _read(self.path)
         self.sha256 = hashlib.sha256(content).hexdigest()
         self.threads = threads or available_cpus()
+        self._providers = providers
+        self._session = self._open(content)
+        self._keep, self._release = onnxruntime.RunOptions(), onnxruntime.RunOptions()
+        if self.provider == _PROVIDERS["cpu"]:  # decoding needs the memory that the network leaves behind
+            self._release.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.card: ModelCard = read_card(metadata.get(METADATA_KEY), str(self.path))
+        self._content = content if self.card.stages else b""
+        self._stages: list[onnxruntime.InferenceSession] = []
+
+    def _open(self, content: bytes) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
@@ -55,17 +72,14 @@ class Model:
         options.enable_mem_pattern = False
         # Threads that wait in a loop slow each other down wherever processors are shared.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        _share_memory()
+        options.add_session_config_entry("session.use_env_allocators", "1")
         try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=providers)
+            return onnxruntime.InferenceSession(content, options, providers=self._providers)
         except Exception as error:  # ONNX Runtime has no common base for its errors
             raise NuxelError(
                 f"{self.path}: not an ONNX model, or a damaged one ({_first_line(error)})"
             ) from None
-        self._release = onnxruntime.RunOptions()
-        if self.provider == _PROVIDERS["cpu"]:  # decoding needs the memory that the network leaves behind
-            self._release.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        self.card: ModelCard = read_card(metadata.get(METADATA_KEY), str(self.path))
 
     def __call__(self, window: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The network's maps of one window.
@@ -79,6 +93,8 @@ class Model:
         -------
         ``(K, H, W)`` float32, the maps that the card names.
         """
+        if self.card.stages and window.shape[0] * window.shape[1] > LARGEST_WINDOW:
+            return run_stages(window, self.card.stages, self.card.stride, self._run_stage)
         maps: NDArray[np.float32] = self._run(None, window)[0][0]
         return maps
 
@@ -104,10 +120,28 @@ class Model:
         return values
 
     def _run(self, names: list[str] | None, window: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        batch = np.ascontiguousarray(window.transpose(2, 0, 1)[None], np.float32)
-        batch *= np.float32(1 / 255)
-        outputs: list[NDArray[np.float32]] = self._session.run(names, {"image": batch}, self._release)
+        small = window.shape[0] * window.shape[1] <= _KEPT_PIXELS
+        feeds = {IMAGE: as_input(window.transpose(2, 0, 1)[None])}
+        outputs: list[NDArray[np.float32]] = self._session.run(
+            names, feeds, self._keep if small else self._release
+        )
         return outputs
+
+    def _run_stage(
+        self, place: int, seen: Mapping[str, NDArray[np.float32]], last: bool
+    ) -> Sequence[NDArray[np.float32]]:
+        if not self._stages:  # opened when an image is large enough to need them
+            self._stages = [self._open(self._part(stage)) for stage in self.card.stages]
+        outputs: list[NDArray[np.float32]] = self._stages[place].run(
+            None, dict(seen), self._release if last else self._keep
+        )
+        return outputs
+
+    def _part(self, stage: Stage) -> bytes:
+        try:
+            return part_of(self._content, stage.reads, stage.gives)
+        except NuxelError as error:
+            raise NuxelError(f"{self.path}: the stages of its card are not its graph's ({error})") from None
 
     @property
     def name(self) -> str:
@@ -119,6 +153,20 @@ class Model:
         """The execution provider that runs the network."""
         name: str = self._session.get_providers()[0]
         return name
+
+
+@cache
+def _share_memory() -> None:
+    """One pool of memory for all networks and stages of a process: what one is done with serves the next."""
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    default = dict.fromkeys(
+        ("arena_extend_strategy", "initial_chunk_size_bytes", "max_dead_bytes_per_chunk"), -1
+    )
+    # where somebody else has registered one, that is used
+    with suppress(Exception):
+        onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg({"max_mem": 0, **default}))
 
 
 def open_models(

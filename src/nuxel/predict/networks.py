@@ -156,6 +156,7 @@ class Ensemble:
             title=" + ".join(card.title for card in cards),
             reach=max(card.reach for card in cards),
             stride=math.lcm(*(card.stride for card in cards)),
+            stages=first.card.stages if all(card.stages for card in cards) else (),
         )
         self.name = " + ".join(network.name for network in networks)
         self.sha256 = hashlib.sha256("".join(network.sha256 for network in networks).encode()).hexdigest()

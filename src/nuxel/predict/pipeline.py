@@ -18,14 +18,12 @@ from nuxel.predict.card import ModelCard
 from nuxel.predict.detect import Found, find
 from nuxel.predict.networks import Detector, Network, Remembering, Turned
 from nuxel.predict.scale import Size, choose_scale, estimate_diameter
+from nuxel.predict.stages import LARGEST_STAGED, LARGEST_WINDOW
 from nuxel.tiling.grid import Box, Tile, fit_tile, plan_tiles, plan_windows
 from nuxel.tiling.stitch import stitch
 
 Seen = NDArray[np.uint8] | Found
 """What a decoder makes nuclei of: maps ``(K, h, w)`` at the network's scale, or detections in pixels of the image."""
-
-LARGEST_WINDOW = 1824 * 1824
-"""Pixels that the network sees at once unless a tile size is given; it needs about 250 bytes for each."""
 
 
 @dataclass(frozen=True)
@@ -153,13 +151,15 @@ def run_network(view: ScaledImage, network: Network, options: Options) -> NDArra
         np.rint(maps, out=maps)
         return maps.astype(np.uint8)
 
-    return stitch(view.shape, len(needed), _tiles(view.shape, card, options.tile_size), answer)
+    return stitch(view.shape, len(needed), _tiles(view.shape, card, options), answer)
 
 
-def _tiles(shape: tuple[int, int], card: ModelCard, tile_size: int | None) -> Iterable[Tile]:
+def _tiles(shape: tuple[int, int], card: ModelCard, options: Options) -> Iterable[Tile]:
     if card.window is not None:
         return plan_windows(shape, card.window)
-    size = tile_size or fit_tile(shape, card.reach, card.stride, LARGEST_WINDOW)
+    # turned views hold several times as many maps
+    largest = LARGEST_STAGED if card.stages and not options.tta else LARGEST_WINDOW
+    size = options.tile_size or fit_tile(shape, card.reach, card.stride, largest)
     return plan_tiles(shape, size, card.reach, card.stride)
 
 

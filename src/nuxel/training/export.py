@@ -27,6 +27,7 @@ from nuxel.predict.model import Model
 from nuxel.training.graph import fold_padding, halve_weights, name_sizes
 from nuxel.training.module import TrainingModule
 from nuxel.training.recipe import SYSTEMS, make_recipe
+from nuxel.training.stages import find_stages
 from nuxel.training.tune import tune_decoder
 
 LAST = "last.ckpt"
@@ -121,6 +122,8 @@ def export_module(
     """Write a trained module as ONNX with its card, which also records ``scores``, in the metadata."""
     card = dataclasses.replace(module.card, scores=dict(scores or {}))
     graph = _graph(module, card)
+    if card.context == "local":
+        card = dataclasses.replace(card, stages=find_stages(graph))
     if half:
         halve_weights(graph)
     entry = graph.metadata_props.add()

@@ -172,6 +172,8 @@ def _loader(recipe: Recipe, views: RandomViews) -> DataLoader[Sample]:
         sampler=EpochSampler(schedule.steps_per_epoch * schedule.batch),
         num_workers=schedule.workers,
         worker_init_fn=_one_thread,
+        persistent_workers=schedule.workers > 0,
+        pin_memory=torch.cuda.is_available(),
     )
 
 
