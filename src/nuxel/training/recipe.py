@@ -86,6 +86,9 @@ class Schedule:
         Epochs between validations.
     balance
         How groups are sampled: 1 as they come, 0 all alike.
+    candidates
+        Each view is that of so many random ones of an image which shows most annotated nuclei: for partly annotated
+        images, where few would be seen otherwise.
     workers
         Processes that prepare samples; the samples are the same for any number.
     devices
@@ -118,9 +121,19 @@ class Schedule:
     decoder_optimiser: str | None = None
     decoder_weight_decay: float | None = None
     window: int | None = None
+    candidates: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "steps_per_epoch", "batch", "crop", "validate_every", "devices", "every"):
+        for name in (
+            "epochs",
+            "steps_per_epoch",
+            "batch",
+            "crop",
+            "validate_every",
+            "devices",
+            "every",
+            "candidates",
+        ):
             _require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
         for name in (
             "encoder_rate",

@@ -162,6 +162,7 @@ def _views(recipe: Recipe, images: list[Whole], groups: list[str]) -> RandomView
         crop=schedule.crop,
         balance=schedule.balance,
         seed=recipe.seed,
+        candidates=schedule.candidates,
     )
 
 
