@@ -194,3 +194,19 @@ def test_devices_share_the_positions_of_an_epoch(monkeypatch: pytest.MonkeyPatch
         assert len(positions) == len(sampler) == 4
         taken += positions
     assert sorted(taken) == list(range(24, 36))
+
+
+def test_of_several_views_the_one_with_most_nuclei_is_taken() -> None:
+    labels = np.zeros((200, 200), np.int32)
+    for number, (y, x) in enumerate(np.random.default_rng(0).integers(0, 190, (12, 2)), 1):
+        labels[y : y + 5, x : x + 5] = number
+    image = np.zeros((200, 200, 3), np.uint8)
+    seen = {}
+    for candidates in (1, 8):
+        views = RandomViews(
+            [(image, labels)], ["a"], lambda drawn: drawn[None].astype(np.float32),
+            Augmentation(turn=False, zoom_range=(1.0, 1.0)), crop=64, balance=1, seed=0, candidates=candidates,
+        )  # fmt: skip
+        seen[candidates] = [len(np.unique(views[k][1])) - 1 for k in range(20)]
+    assert min(seen[8]) >= 1
+    assert np.mean(seen[8]) > 1.3 * np.mean(seen[1])

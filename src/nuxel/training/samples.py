@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, distributed
 from torch.utils.data import Dataset, Sampler
 
+from nuxel.data.thin import nuclei_in
 from nuxel.tiling.grid import plan_windows
 from nuxel.training.augment import Augmentation, random_view
 from nuxel.training.validate import Whole
@@ -35,7 +36,9 @@ class RandomViews(Dataset[Sample]):
         crop: int,
         balance: float,
         seed: int,
+        candidates: int = 1,
     ) -> None:
+        self.candidates = candidates
         self.targets, self.augmentation, self.crop, self.seed = targets, augmentation, crop, seed
         sizes = Counter(groups)
         weights = np.array([sizes[group] ** (balance - 1.0) for group in groups])
@@ -45,7 +48,10 @@ class RandomViews(Dataset[Sample]):
     def __getitem__(self, position: int) -> Sample:
         rng = np.random.default_rng([self.seed, position])
         image, labels = self.images[rng.choice(len(self.images), p=self.probabilities)]
-        picture, drawn = random_view(image, labels, self.crop, self.augmentation, rng)
+        views = [
+            random_view(image, labels, self.crop, self.augmentation, rng) for _ in range(self.candidates)
+        ]
+        picture, drawn = max(views, key=lambda view: len(nuclei_in(view[1])))
         annotated = torch.from_numpy((drawn >= 0).astype(np.float32))[None]
         return picture, torch.from_numpy(self.targets(drawn)), annotated
 
