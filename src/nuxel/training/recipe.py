@@ -10,7 +10,6 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -254,11 +253,6 @@ class Data:
         Side and stride, in pixels, of the square patches that the images of ``train`` are cut into first: views are
         then drawn from all patches alike, and none reaches beyond its patch. An image that is smaller is one patch.
         For papers that prepare their images so.
-    complete_after
-        After so many epochs the network completes the annotations of ``train`` and learns on from these: see
-        :func:`nuxel.training.complete.completed`. Several numbers for several times; none for never.
-    complete_score, doubted_score
-        The least scores of a nucleus that is added, and of one that is neither added nor background.
     """
 
     train: tuple[Source, ...] = ()
@@ -267,9 +261,6 @@ class Data:
     keep: float = 1.0
     crop: float = 1.0
     patch: tuple[int, int] | None = None
-    complete_after: tuple[int, ...] = ()
-    complete_score: float = 0.5
-    doubted_score: float = 0.2
 
     def __post_init__(self) -> None:
         if self.patch is not None and not 0 < self.patch[1] <= self.patch[0]:
@@ -282,14 +273,6 @@ class Data:
             )
         if self.keep < 1 and self.crop < 1:
             raise UsageError("keep and crop are two ways to leave out annotations; choose one")
-        after = self.complete_after
-        rising = all(low < high for low, high in pairwise((0, *after)))
-        _require(rising, "complete_after", "list rising numbers of epochs, from 1 on", list(after))
-        if not 0 <= self.doubted_score <= self.complete_score <= 1:
-            raise UsageError(
-                "doubted_score and complete_score must lie between 0 and 1, and the first not above the second, got "
-                f"{self.doubted_score} and {self.complete_score}"
-            )
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ from nuxel.errors import UsageError
 from nuxel.export.atomic import replacing
 from nuxel.labels.relabel import relabel
 from nuxel.systems.system import Prepares
-from nuxel.training.complete import CompletedAnnotations
 from nuxel.training.epoch_log import EpochLog
 from nuxel.training.export import LAST
 from nuxel.training.module import TrainingModule
@@ -77,7 +76,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         start_from(module, recipe.init, _first_batches(recipe, views))
     _ = module.card  # fails now, not at the first validation, for a network that cannot be used
     _write_record(recipe, out)
-    trainer = _trainer(recipe, out, images, validating=bool(validation))
+    trainer = _trainer(recipe, out, validating=bool(validation))
     wholes = DataLoader(WholeImages(validation), batch_size=None, collate_fn=_as_it_is)
     with warnings.catch_warnings():
         _quieten()
@@ -188,18 +187,15 @@ def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def _trainer(recipe: Recipe, out: Path, images: list[Whole], *, validating: bool) -> pl.Trainer:
+def _trainer(recipe: Recipe, out: Path, *, validating: bool) -> pl.Trainer:
     schedule = recipe.schedule
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     folder = out / "checkpoints"
-    average = EMAWeightAveraging(decay=schedule.average_decay)
     callbacks: list[Callback] = [
-        average,
+        EMAWeightAveraging(decay=schedule.average_decay),
         EpochLog(out),
         _RelocateCheckpoints(folder),
     ]
-    if recipe.data.complete_after:
-        callbacks.append(CompletedAnnotations(images, recipe.data, average))
     watched = sys.stderr.isatty()
     if watched:
         callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
