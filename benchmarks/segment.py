@@ -214,6 +214,9 @@ def flops_per_pixel(path: Path) -> float:
 
     model = onnx.load(path)
     weights = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    # a weight that is stored as 16-bit floats is read through a node that widens it
+    casts = [node for node in model.graph.node if node.op_type == "Cast" and node.input[0] in weights]
+    weights |= {node.output[0]: weights[node.input[0]] for node in casts}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     del model.graph.output[:]
     model.graph.output.extend(onnx.ValueInfoProto(name=node.output[0]) for node in convolutions)
