@@ -67,22 +67,21 @@ def run_stages(window: NDArray[np.uint8], stages: Sequence[Stage], stride: int, 
     """
     shape = (window.shape[0], window.shape[1])
     held: dict[str, NDArray[Any]] = {IMAGE: window.transpose(2, 0, 1)[None]}
+
+    def compute(place: int, box: Box, free: bool) -> Sequence[Tensor]:
+        seen = {name: as_input(_cut(held[name], box, shape)) for name in stages[place].reads}
+        return run(place, seen, free)
+
     for place, stage in enumerate(stages):
-        tiles = _tiles(shape, stage, stride)
         given: dict[str, Tensor] = {}
-        for tile in tiles:
-            seen = {name: as_input(_cut(held[name], tile.window, shape)) for name in stage.reads}
-            for name, answer in zip(stage.gives, run(place, seen, False), strict=True):
-                _keep(given, name, answer, tile, shape)
-        # a runtime frees no memory that holds an answer: those of this run are small
-        run(
-            place,
-            {name: as_input(_cut(held[name], (0, 0, stride, stride), shape)) for name in stage.reads},
-            True,
-        )
+        for tile in _tiles(shape, stage, stride):
+            _keep(given, stage.gives, compute(place, tile.window, False), tile, shape)
+        # a runtime frees no memory that holds an answer: now that those are copied, a last small one lets it
+        compute(place, (0, 0, stride, stride), True)
         held.update(given)
         later = {name for one in stages[place + 1 :] for name in one.reads} | set(stages[-1].gives)
-        held = {name: value for name, value in held.items() if name in later}
+        for name in held.keys() - later:
+            del held[name]
     maps: Tensor = held[stages[-1].gives[0]][0]
     return maps
 
@@ -109,12 +108,19 @@ def _cut(whole: NDArray[Any], box: Box, shape: tuple[int, int]) -> NDArray[Any]:
     return whole[:, :, y0:y1, x0:x1]
 
 
-def _keep(given: dict[str, Tensor], name: str, answer: Tensor, tile: Tile, shape: tuple[int, int]) -> None:
-    """Put what a tile owns of an answer to its place in the whole."""
-    top, left, bottom, _ = tile.window
-    factor = (bottom - top) // answer.shape[2]
-    if name not in given:
-        given[name] = np.empty((1, answer.shape[1], shape[0] // factor, shape[1] // factor), np.float32)
-    y0, x0, y1, x1 = (side // factor for side in tile.owned)
-    top, left = top // factor, left // factor
-    given[name][:, :, y0:y1, x0:x1] = answer[:, :, y0 - top : y1 - top, x0 - left : x1 - left]
+def _keep(
+    given: dict[str, Tensor],
+    names: Sequence[str],
+    answers: Sequence[Tensor],
+    tile: Tile,
+    shape: tuple[int, int],
+) -> None:
+    """Put what a tile owns of the answers to its place in the wholes."""
+    for name, answer in zip(names, answers, strict=True):
+        top, left, bottom, _ = tile.window
+        factor = (bottom - top) // answer.shape[2]
+        if name not in given:
+            given[name] = np.empty((1, answer.shape[1], shape[0] // factor, shape[1] // factor), np.float32)
+        y0, x0, y1, x1 = (side // factor for side in tile.owned)
+        top, left = top // factor, left // factor
+        given[name][:, :, y0:y1, x0:x1] = answer[:, :, y0 - top : y1 - top, x0 - left : x1 - left]
