@@ -128,12 +128,12 @@ class Model:
         return outputs
 
     def _run_stage(
-        self, place: int, seen: Mapping[str, NDArray[np.float32]], last: bool
+        self, place: int, seen: Mapping[str, NDArray[np.float32]], free: bool
     ) -> Sequence[NDArray[np.float32]]:
         if not self._stages:  # opened when an image is large enough to need them
             self._stages = [self._open(self._part(stage)) for stage in self.card.stages]
         outputs: list[NDArray[np.float32]] = self._stages[place].run(
-            None, dict(seen), self._release if last else self._keep
+            None, dict(seen), self._release if free else self._keep
         )
         return outputs
 
