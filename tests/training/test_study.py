@@ -38,8 +38,9 @@ from nuxel.training.epoch_log import read_rows
 from nuxel.training.module import TrainingModule
 from nuxel.training.study import loss_fall, read_curve, run_study, training_seconds
 from nuxel.training.study_figures import draw_bars, draw_curves, mean_curve, side_by_side
-from nuxel.training.study_file import Row, Study, read_study
+from nuxel.training.study_file import Study, read_study
 from nuxel.training.study_page import difference, ratio, read_results, write_page
+from nuxel.training.study_schema import Row
 from nuxel.training.tune import GRIDS, tune_decoder
 
 RECIPES = Path(__file__).parents[2] / "recipes"

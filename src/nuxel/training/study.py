@@ -51,8 +51,9 @@ from nuxel.predict.pipeline import Options, Seen, decode_seen, decoder_rule, loo
 from nuxel.training.epoch_log import read_rows
 from nuxel.training.export import export_module, load_run
 from nuxel.training.study_figures import model_path, picture_path, pictured_rows, side_by_side
-from nuxel.training.study_file import Images, Job, Picture, Result, Row, Study, StudyFile, changed_rule
+from nuxel.training.study_file import Job, Result, Study, changed_rule
 from nuxel.training.study_page import read_results, write_page
+from nuxel.training.study_schema import Images, Picture, Row, StudyFile
 from nuxel.training.train import train
 from nuxel.training.tune import climb, tune_decoder
 from nuxel.training.validate import boxes_ap50, compared_boxes, foreground_of

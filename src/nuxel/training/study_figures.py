@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from nuxel.errors import UsageError
 from nuxel.evaluation.charts import as_svg, need_plotting, new_figure
 from nuxel.export.atomic import replacing
-from nuxel.training.study_file import Figure, Picture, Result, Row, Study, file_name
+from nuxel.training.study_file import Result, Study
+from nuxel.training.study_schema import Figure, Picture, Row, file_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +75,7 @@ def write_figures(study: Study, out: Path, results: Results) -> list[str]:
 
 
 def draw_curves(study: Study, figure: Figure, results: Results) -> str:
-    """A score on the validation images by epoch, as SVG; see :class:`~nuxel.training.study_file.Figure`."""
+    """A score on the validation images by epoch, as SVG; see :class:`~nuxel.training.study_schema.Figure`."""
     chart, axes = new_figure(6.4, 3.2 + 0.2 * len(figure.rows))
     for name, colour in zip(figure.rows, _colours(figure.rows), strict=True):
         curve = np.array(mean_curve(results[name], figure.score))
@@ -112,7 +113,7 @@ def mean_curve(found: Sequence[Result], score: str) -> list[tuple[int, float, fl
 
 
 def draw_bars(study: Study, figure: Figure, results: Results) -> str:
-    """A score on the test images of each row, as SVG; see :class:`~nuxel.training.study_file.Figure`."""
+    """A score on the test images of each row, as SVG; see :class:`~nuxel.training.study_schema.Figure`."""
     chart, axes = new_figure(8, 1 + 0.4 * len(figure.rows))
     rows = [study.row(name) for name in figure.rows]
     papers = [study.paper(row) if figure.score == "mAP" else None for row in rows]

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from nuxel.errors import NuxelError
 from nuxel.export.atomic import replacing
 from nuxel.training.study_figures import show_pictures, write_figures
-from nuxel.training.study_file import Milestone, Result, Study, Table
+from nuxel.training.study_file import Result, Study
+from nuxel.training.study_schema import Milestone, Table
 
 PAGE = "study.md"
 
