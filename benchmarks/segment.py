@@ -263,7 +263,7 @@ def main() -> None:
         smallest, largest = min(paths), max(paths)
         peak = measure_peak(paths[largest], model.path, out / "peak")
         print(f"\nPeak memory of one {largest} px RGB image: {peak:.2f} GB")
-        command = [sys.executable, "-m", "nuxel.cli", "segment", paths[smallest], "--out", out / "cold"]
+        command = [sys.executable, "-m", "nuxel", "segment", paths[smallest], "--out", out / "cold"]
         cold = best_of(
             given.rounds, lambda: subprocess.run([*command, "--overwrite"], check=True, capture_output=True)
         )

@@ -342,7 +342,7 @@ class TestRefused:
 def test_two_processes_train_one_model_together(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     changes = ["--set", "schedule.devices=2", "--set", "schedule.epochs=2"]
-    command = [sys.executable, "-m", "nuxel.cli", "train", str(recipe), "--out", str(out), *changes]
+    command = [sys.executable, "-m", "nuxel", "train", str(recipe), "--out", str(out), *changes]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr

@@ -41,7 +41,14 @@ def test_auto_is_full_without_the_hardware(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     assert resolve_precision("auto") == "32-true"
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "avx512_bf16": False})
+    assert resolve_precision("auto") == "32-true"
+
+
+@pytest.mark.parametrize("hardware", ["amx_bf16", "avx512_bf16"])
+def test_auto_is_mixed_with_the_hardware(hardware: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {hardware: True})
     assert resolve_precision("auto") == "bf16-mixed"
 
 

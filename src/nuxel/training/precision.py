@@ -17,13 +17,15 @@ _GROUPS = 6
 def resolve_precision(precision: str) -> str:
     """What ``"auto"`` stands for on this machine: mixed precision where bfloat16 is multiplied in hardware, else none.
 
-    That is a GPU which says so, or a processor with AMX (Intel since Sapphire Rapids). Other precisions stay.
+    That is a GPU which says so, or a processor with AMX (Intel since Sapphire Rapids) or AVX-512 BF16 (AMD since Zen 4).
+    Other precisions stay.
     """
     if precision != "auto":
         return precision
     if torch.cuda.is_available():
         return MIXED if torch.cuda.is_bf16_supported(including_emulation=False) else FULL
-    return MIXED if torch.cpu.get_capabilities().get("amx_bf16") else FULL
+    processor = torch.cpu.get_capabilities()
+    return MIXED if processor.get("amx_bf16") or processor.get("avx512_bf16") else FULL
 
 
 class GroupedConvolutionsInFull(TorchFunctionMode):

@@ -1,4 +1,4 @@
-"""``python -m nuxel.cli``."""
+"""``python -m nuxel``."""
 
 import sys
 
