@@ -17,8 +17,8 @@ _GROUPS = 6
 def resolve_precision(precision: str) -> str:
     """What ``"auto"`` stands for on this machine: mixed precision where bfloat16 is multiplied in hardware, else none.
 
-    That is a GPU which says so, or a processor with AMX (Intel since Sapphire Rapids) or AVX-512 BF16 (AMD since Zen 4).
-    Other precisions stay.
+    That is a GPU which says so, or a processor with AMX (Intel since Sapphire Rapids) or AVX-512 BF16 (AMD since
+    Zen 4). Other precisions stay.
     """
     if precision != "auto":
         return precision
