@@ -30,7 +30,8 @@ from nuxel.predict.pipeline import Options, look_at, segment_normalised
 from nuxel.systems.us_net import USNet, USNetNetwork, USNetRule, cut, jittered, nuclei_of
 from nuxel.training.export import export_module
 from nuxel.training.module import Several, TrainingModule
-from nuxel.training.recipe import Recipe, Schedule, make_recipe, read_recipe
+from nuxel.training.recipe import Recipe, make_recipe, read_recipe
+from nuxel.training.schedule import Schedule
 from nuxel.training.train import train
 from nuxel.training.validate import TorchNetwork, Validation
 

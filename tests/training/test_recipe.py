@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from nuxel.errors import UsageError
-from nuxel.training.recipe import Schedule, Stage, make_recipe, read_recipe
+from nuxel.training.recipe import make_recipe, read_recipe
+from nuxel.training.schedule import Schedule, Stage
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 MINIMAL = {"system": "multihead_unet"}

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from nuxel.predict.card import ModelCard
 from nuxel.training.model_card import make_card
 from nuxel.training.precision import GroupedConvolutionsInFull
-from nuxel.training.recipe import Recipe, Schedule
+from nuxel.training.recipe import Recipe
 from nuxel.training.samples import Sample
+from nuxel.training.schedule import Schedule
 from nuxel.training.validate import TorchNetwork, Validation, Whole
 
 

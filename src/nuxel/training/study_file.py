@@ -14,8 +14,9 @@ from typing import Any
 
 from nuxel.errors import UsageError
 from nuxel.predict.card import ATTENTION
-from nuxel.training.recipe import Recipe, build_table, make_recipe, read_recipe
+from nuxel.training.recipe import Recipe, make_recipe, read_recipe
 from nuxel.training.study_schema import Budget, Images, Row, StudyFile, check_known
+from nuxel.training.toml_tables import build_table
 
 STUDY = "study.toml"
 

@@ -28,8 +28,9 @@ from nuxel.training.epoch_log import EpochLog
 from nuxel.training.export import LAST
 from nuxel.training.module import TrainingModule
 from nuxel.training.precision import resolve_precision
-from nuxel.training.recipe import Recipe, Schedule
+from nuxel.training.recipe import Recipe
 from nuxel.training.samples import EpochSampler, RandomViews, Sample, patches
+from nuxel.training.schedule import Schedule
 from nuxel.training.start import start_from
 from nuxel.training.validate import Whole, WholeImages
 
