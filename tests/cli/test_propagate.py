@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -92,14 +94,91 @@ schedule = {{ crop = 64, batch = 1, epochs = 1, steps_per_epoch = 1, workers = 0
     (folder / "out").rename(folder / "set" / "labels")
     again = ["train", str(recipe), "--out", str(folder / "again"), "--init", str(folder / "run")]
     assert main(again) == 0
-    # a person edits the curves of one image, whose pixels do not count then
-    (folder / "set" / "labels" / "plate" / "b_labels.tif").unlink()
-    paths = ["--annotations", folder / "set", "--out", folder / "third", "--partial"]
-    assert main([str(one) for one in ("propagate", folder / "again", folder / "set" / "images", *paths)]) == 0
-    third = [read_labels(folder / "third" / f"{name}_labels.tif") for name in ("a", "plate/b")]
-    for labels in third:
-        annotated = (labels > 0) & (truth == 3)
-        assert annotated.sum() > 0.9 * (truth == 3).sum()
+
+
+@pytest.mark.parametrize("named", ["round2", "round2/labels"])
+def test_curves_of_one_image_beside_the_pixels_of_another(
+    some: Set, toy_model: Path, capsys: Capture, named: str
+) -> None:
+    """A person edits the curves of one image, and removes its label image, which would count otherwise."""
+    folder, truth = some
+    assert run(toy_model, folder, "--scale", 1) == 0
+    (folder / "round2").mkdir()
+    shutil.copytree(folder / "set" / "images", folder / "round2" / "images")
+    (folder / "out").rename(folder / "round2" / "labels")
+    (folder / "round2" / "labels" / "plate" / "b_labels.tif").unlink()
+    capsys.readouterr()
+    paths = ["--annotations", folder / named, "--out", folder / "third", "--partial", "--scale", 1]
+    command = ("propagate", toy_model, folder / "round2" / "images", *paths)
+    assert main([str(one) for one in command]) == 0
+    assert capsys.readouterr().err.startswith("2 done, 0 failed; 2 nuclei annotated, 6 proposed")
+    for name in ("a", "plate/b"):
+        labels = read_labels(folder / "third" / f"{name}_labels.tif")
+        assert ((labels > 0) & (truth == 3)).sum() > 0.9 * (truth == 3).sum()
+
+
+def sources(path: Path) -> list[tuple[str, str]]:
+    with path.open() as file:
+        return [(row["source"], row["score"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("kind", ["pixels", "curves"])
+def test_what_nobody_confirmed_stays_a_proposal(some: Set, toy_model: Path, kind: str) -> None:
+    folder, _ = some
+    assert run(toy_model, folder, "--scale", 1) == 0
+    shutil.copytree(folder / "out", folder / "mine")
+    if kind == "curves":
+        for path in (folder / "mine").rglob("*_labels.tif"):
+            path.unlink()
+    more = ["--annotations", folder / "mine", "--partial"]
+    assert run(toy_model, folder, "--scale", 1, *more, "--out", folder / "second") == 0
+    first = sources(folder / "out" / "a_nuclei.csv")
+    assert [source for source, _ in first] == ["human", "proposed", "proposed", "proposed"]
+    assert sources(folder / "second" / "a_nuclei.csv") == first
+    for path in (folder / "mine").rglob("*_nuclei.csv"):
+        path.write_text(path.read_text().replace("proposed", "human"))
+    for path in (folder / "mine").rglob("*_nuclei.geojson"):
+        path.write_text(path.read_text().replace('"name": "proposed"', '"name": "Tumor"'))
+    assert run(toy_model, folder, "--scale", 1, *more, "--out", folder / "third") == 0
+    assert [source for source, _ in sources(folder / "third" / "a_nuclei.csv")] == ["human"] * 4
+
+
+def test_curves_do_not_drift(some: Set, toy_model: Path) -> None:
+    """Round after round, what a person drew stays what was drawn, to the last digit, and where it overlaps, too."""
+    folder, _ = some
+    shutil.rmtree(folder / "annotated")
+    (folder / "annotated").mkdir()
+    rings = [
+        [[10.123456, 10], [30, 10], [30, 31], [10.123456, 10]],
+        [[20, 10], [40, 12.5], [35, 40], [20, 10]],
+    ]
+    path = folder / "annotated" / "a.geojson"
+    path.write_text(
+        json.dumps(
+            [{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}} for ring in rings]
+        )
+    )
+    for number in range(3):
+        out = folder / f"out{number}"
+        more = ["--annotations", path, "--partial", "--out", out, "--scale", 1]
+        assert run(toy_model, folder, *more, images="set/images/a.png") == 0
+        path = out / "a_nuclei.geojson"
+        features = json.loads(path.read_text())["features"]
+        assert [one["geometry"]["coordinates"][0] for one in features[:2]] == rings
+        assert [one["properties"]["source"] for one in features[:3]] == ["human", "human", "proposed"]
+        with (out / "summary.csv").open() as file:
+            (row,) = csv.DictReader(file)
+        assert row["reason"].startswith("outlines overlap in ")
+
+
+def test_runs_into_one_folder_share_a_summary(some: Set, toy_model: Path) -> None:
+    folder, _ = some
+    for name in ("a.png", "plate/b.png"):
+        assert run(toy_model, folder, images=f"set/images/{name}") == 0
+    with (folder / "out" / "summary.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [Path(row["file"]).name for row in rows] == ["a.png", "b.png"]
+    assert [row["status"] for row in rows] == ["done", "done"]
 
 
 def test_of_annotations_without_an_image_it_says_how_many(
@@ -165,6 +244,16 @@ class TestRefused:
         assert run(toy_model, folder) == 2
         assert "no label image there has the name of an image" in said(capsys)
         assert not (folder / "out").exists()
+
+    def test_annotations_of_one_other_image(self, some: Set, toy_model: Path, capsys: Capture) -> None:
+        folder, _ = some
+        shutil.rmtree(folder / "annotated" / "plate")
+        (folder / "annotated" / "a.tif").rename(folder / "annotated" / "c.tif")
+        assert run(toy_model, folder, images="set/images/a.png") == 2
+        assert "no label image there has the name of an image" in said(capsys)
+        more = ["--annotations", folder / "annotated" / "c.tif", "--scale", 1]
+        assert run(toy_model, folder, *more, images="set/images/a.png") == 0
+        assert "1 nuclei annotated, 3 proposed" in capsys.readouterr().err
 
     def test_a_truth_of_other_images(self, some: Set, toy_model: Path, capsys: Capture) -> None:
         folder, truth = some

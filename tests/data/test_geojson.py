@@ -66,8 +66,9 @@ def test_corners_lie_between_pixels(write) -> None:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("form", [collection, lambda one: [one], lambda one: one])
 def test_collections_lists_and_single_features(write, form, encoding: str) -> None:
-    (parts,) = read_features(write(form(feature(SQUARE)), encoding))
-    assert parts[0].tolist() == [[y, x] for x, y in SQUARE]
+    (found,) = read_features(write(form(feature(SQUARE)), encoding))
+    assert found.parts[0].tolist() == [[y, x] for x, y in SQUARE]
+    assert found.stored == feature(SQUARE)
 
 
 def test_no_nuclei_is_an_annotation_too(write) -> None:

@@ -63,6 +63,45 @@ class TestFile:
             control = np.array(feature["properties"]["control_points"])[:, ::-1]
             assert iou(Spline(control).rasterise(labels.shape), nucleus) > 0.95
 
+    def test_what_has_a_feature_already_keeps_its_geometry(self) -> None:
+        ring = [[1.23456789, 1], [9, 1], [9, 9], [1, 9], [1.23456789, 1]]
+        mine = {
+            "type": "Feature",
+            "id": "x",
+            "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "properties": {"name": "mine", "classification": {"name": "Tumor"}, "control_points": [[0, 0]]},
+        }
+        labels = np.zeros((20, 20), np.int32)
+        labels[1:9, 1:9], labels[12:18, 12:18] = 4, 5
+        splines = splines_of(labels)
+        given = {n: {"source": "human", "classification": {"name": "human"}} for n in (4, 5, 6)}
+        stored = {4: mine, 6: {**mine, "properties": None}}
+        kept, other, hidden = nuclei_geojson(splines, given, stored)["features"]
+        assert kept["geometry"] == hidden["geometry"] == mine["geometry"]
+        assert (kept["id"], kept["properties"]["name"], kept["properties"]["label"]) == ("x", "mine", 4)
+        assert kept["properties"]["classification"] == {"name": "Tumor"}
+        assert kept["properties"]["source"] == "human"
+        assert kept["properties"]["control_points"] == splines[4].control[:, ::-1].tolist()
+        assert other == nuclei_geojson(splines, {5: given[5]})["features"][0]
+        assert hidden["properties"]["classification"] == {"name": "human"}
+        assert "control_points" not in hidden["properties"]
+
+    def test_control_points_stay_as_long_as_the_outline_is_theirs(self) -> None:
+        labels = ellipses()
+        splines = splines_of(labels)
+        given: dict[int, dict[str, str]] = {number: {} for number in splines}
+        written = nuclei_geojson(splines, given)["features"]
+        coarse = splines_of(labels, 3.0)
+        again = nuclei_geojson(coarse, given, dict(zip(splines, written, strict=True)))["features"]
+        assert again == written
+        written[1]["geometry"]["coordinates"][0][3][0] += 0.5
+        first, moved, last = nuclei_geojson(coarse, given, dict(zip(splines, written, strict=True)))[
+            "features"
+        ]
+        assert [first, last] == [written[0], written[2]]
+        assert moved["geometry"] == written[1]["geometry"]
+        assert moved["properties"]["control_points"] == coarse[8].control[:, ::-1].round(3).tolist()
+
     def test_x_comes_first(self) -> None:
         """A nucleus in the rightmost columns of the uppermost rows."""
         labels = np.zeros((100, 200), np.int32)

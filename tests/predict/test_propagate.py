@@ -86,6 +86,12 @@ class TestPropagate:
         number = highest
         for index in range(1, len(found) + 1):
             whole = found.labels == index
+            again = [
+                (whole & (annotations == n)).sum() > (annotations == n).sum() / 2
+                for n in np.unique(annotations[annotations > 0])
+            ]
+            if any(again):
+                continue
             pieces, count = ndimage.label(whole & (annotations < 0))
             parts = [pieces == piece for piece in range(1, count + 1)]
             if not (whole & (annotations >= 0)).any():
@@ -114,14 +120,23 @@ class TestPropagate:
         assert list(result.scores.values()) == found.scores.tolist()
 
     def test_half_is_not_enough_and_more_is(self) -> None:
-        assert propagate(row(1, -1, -1, -1, -2), proposals(row(1, 1, 1, 1, 0))).labels.tolist() == [
-            [1, 2, 2, 2, -1]
-        ]
-        assert propagate(row(1, 1, -1, -1), proposals(row(1, 1, 1, 1))).labels.tolist() == [[1, 1, -1, -1]]
+        found = propagate(row(1, 1, -1, -1, -1, -2), proposals(row(0, 1, 1, 1, 1, 0)))
+        assert found.labels.tolist() == [[1, 1, 2, 2, 2, -1]]
+        found = propagate(row(0, 0, -1, -1), proposals(row(1, 1, 1, 1)))
+        assert found.labels.tolist() == [[0, 0, -1, -1]]
 
     def test_a_piece_that_is_cut_off_goes(self) -> None:
-        found = propagate(row(-1, 4, -1, -1, -1), proposals(row(1, 1, 1, 1, 1)))
-        assert found.labels.tolist() == [[-1, 4, 5, 5, 5]]
+        found = propagate(row(-1, 0, -1, -1, -1), proposals(row(1, 1, 1, 1, 1)))
+        assert found.labels.tolist() == [[-1, 0, 1, 1, 1]]
+
+    @pytest.mark.parametrize("annotation", [row(-1, 4, -1, -1, -1), row(-1, -1, -1, 2**31 - 9, 2**31 - 9)])
+    def test_no_ring_around_a_tight_outline(self, annotation: Labels) -> None:
+        """The model's nucleus is larger than what a person drew of it, but no other nucleus."""
+        assert not propagate(annotation, proposals(row(1, 1, 1, 1, 1))).scores
+
+    def test_a_nucleus_of_which_it_covers_half_is_another(self) -> None:
+        found = propagate(row(7, 7, -1, -1, -1), proposals(row(0, 1, 1, 1, 1)))
+        assert found.labels.tolist() == [[7, 7, 8, 8, 8]]
 
     def test_nothing_is_proposed_where_there_is_known_to_be_none(self) -> None:
         assert not propagate(row(0, 0, 0), proposals(row(1, 1, 0))).scores

@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="DIR",
-        help="label images named like the images; negative numbers are not annotated",
+        help="label images or outlines named like the images (or the one file of one image); negative numbers are "
+        "not annotated",
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
     parser.add_argument(
@@ -85,11 +86,11 @@ def _tasks(options: argparse.Namespace) -> list[Task]:
     if len(images) < len(found):
         raise UsageError("two of the images have the same name but for folders 'images'; run them separately")
     annotations = find_labels(given)
-    own = match_names(images, annotations)
+    own = match_names(images, annotations, lone=given.is_file())
     if not own:
         raise UsageError(f"{given}: no label image there has the name of an image; name them alike")
     truth = find_labels(options.truth) if options.truth else {}
-    true = match_names(images, truth)
+    true = match_names(images, truth, lone=bool(options.truth) and options.truth.is_file())
     if truth and not true:
         raise UsageError(f"{options.truth}: no label image there has the name of an image; name them alike")
     left = len(annotations) - len(own)

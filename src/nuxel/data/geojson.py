@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,21 +15,39 @@ from nuxel.labels.polygons import Points
 _FARTHEST = 1e7  # pixels; no slide is as large
 
 
-def read_features(path: Path | str) -> list[list[Points]]:
-    """The outlines of the nuclei of a GeoJSON file (RFC 7946), one nucleus a feature, in the order of the file.
+@dataclass(frozen=True, eq=False)
+class Feature:
+    """One nucleus of a GeoJSON file.
+
+    Parameters
+    ----------
+    parts
+        ``(V, 2)`` float64 corners (row, column) of each part of it; V can be 0. Pixel ``(r, c)`` covers
+        ``[r, r + 1) x [c, c + 1)``.
+    stored
+        The feature as it stands in the file.
+    """
+
+    parts: list[Points]
+    stored: dict[str, Any] = field(repr=False)
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """What the file says of the nucleus beside its outline."""
+        found = self.stored.get("properties")
+        return found if isinstance(found, dict) else {}
+
+
+def read_features(path: Path | str) -> list[Feature]:
+    """The nuclei of a GeoJSON file (RFC 7946), one a feature, in the order of the file.
 
     Coordinates are ``[x, y]`` in pixels with the origin at the image's upper left corner. Of a cell that QuPath found,
-    the nucleus counts. Holes are filled. Whatever else a feature holds is passed over.
+    the nucleus counts. Holes are filled.
 
     Parameters
     ----------
     path
         A FeatureCollection, a list of features, or one feature, of polygons and multi-polygons.
-
-    Returns
-    -------
-    For each feature its parts, ``(V, 2)`` float64 corners (row, column) each; V can be 0. Pixel ``(r, c)`` covers
-    ``[r, r + 1) x [c, c + 1)``.
 
     Raises
     ------
@@ -42,7 +61,7 @@ def read_features(path: Path | str) -> list[list[Points]]:
         found = found.get("features") if found.get("type") == "FeatureCollection" else [found]
     if not isinstance(found, list) or not all(_is_feature(one) for one in found):
         _refuse(path, "is no GeoJSON with features")
-    return [_parts(path, number, feature) for number, feature in enumerate(found, 1)]
+    return [Feature(_parts(path, number, feature), feature) for number, feature in enumerate(found, 1)]
 
 
 def _parsed(path: Path) -> Any:

@@ -20,6 +20,8 @@ from nuxel.labels.relabel import relabel
 from nuxel.labels.run_length import RunLengths, Shape, read_run_lengths
 
 PRODUCT_END = "_labels"
+_OVERLAY_END = "_overlay.png"
+"""A picture that nuxel writes beside label images."""
 _IMAGES, _LABELS, _MASKS = "images", "labels", "masks"
 
 
@@ -145,8 +147,8 @@ def find_labels(given: str | os.PathLike[str]) -> dict[str, LabelSource]:
 
     - the files in folders ``labels`` that stand beside a folder ``images`` (or ``masks``, if named like the images);
     - the competition's ``<id>/masks/*.png``;
-    - files ``*_labels.tif`` (or ``.png``, ``.npy``), as ``nuxel segment`` writes them;
-    - files of outlines: images that lie beside them are none of their labels;
+    - files ``*_labels.tif`` (or ``.png``, ``.npy``), as ``nuxel segment`` writes them, and files of outlines for what
+      has no such label image: other images that lie beside them are none of their labels;
     - all TIFF, PNG and NPY files.
 
     Raises
@@ -192,7 +194,7 @@ def _in_folder(folder: Path) -> Sequence[LabelFile | MaskFolder | OutlineFile]:
             continue
         if _IMAGES in folders and {_LABELS, _MASKS} & set(folders):
             folders.remove(_IMAGES)
-        labels = [LabelFile(here / name) for name in names if PurePath(name).suffix.lower() in LABEL_SUFFIXES]
+        labels = [LabelFile(here / name) for name in names if _may_be_labels(name)]
         files += labels
         drawn = [
             OutlineFile(here / name)
@@ -203,7 +205,13 @@ def _in_folder(folder: Path) -> Sequence[LabelFile | MaskFolder | OutlineFile]:
         if here != folder and _is_annotation(here, folder):
             annotated += [*labels, *drawn]
     products = [file for file in files if stem(file.path).endswith(PRODUCT_END)]
-    return annotated or masks or products or outlines or files
+    done = {_name_of(file, folder) for file in products}
+    alone = [file for file in outlines if _name_of(file, folder) not in done]
+    return annotated or masks or [*products, *alone] or files
+
+
+def _may_be_labels(name: str) -> bool:
+    return PurePath(name).suffix.lower() in LABEL_SUFFIXES and not name.endswith(_OVERLAY_END)
 
 
 def _is_outlines(path: PurePath) -> bool:

@@ -134,8 +134,10 @@ def pair_labels(
     return sorted(pairs, key=lambda pair: pair.image)
 
 
-def match_names(first: Iterable[str], second: Iterable[str]) -> dict[str, str]:
+def match_names(first: Iterable[str], second: Iterable[str], *, lone: bool = True) -> dict[str, str]:
     """For each name of the first that has a partner, its partner in the second; see :func:`pair_labels`.
+
+    With ``lone`` a single one on each side are a pair whatever their names.
 
     Examples
     --------
@@ -143,7 +145,7 @@ def match_names(first: Iterable[str], second: Iterable[str]) -> dict[str, str]:
     {'z': 'z', 'a/x': 'x'}
     """
     left, right = list(first), list(second)
-    if len(left) == len(right) == 1:
+    if lone and len(left) == len(right) == 1:
         return {left[0]: right[0]}
     matched = {name: name for name in left if name in set(right)}
     left = [name for name in left if name not in matched]

@@ -13,16 +13,17 @@ from nuxel.export.atomic import replacing
 from nuxel.labels.polygons import Points
 from nuxel.labels.splines import Spline
 
-_POINTS = 8
-"""Corners of the polygon for each control point: they lie on the curve, which leaves their chords by far less than a
-pixel."""
 _DIGITS = 3
+_SAME = 2e-3
+"""Pixels by which the corners of a curve may differ from those that its control points give: rounding."""
 
 
 def nuclei_geojson(
-    splines: Mapping[int, Spline], properties: Mapping[int, Mapping[str, Any]]
+    splines: Mapping[int, Spline],
+    properties: Mapping[int, Mapping[str, Any]],
+    stored: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """A FeatureCollection (RFC 7946) with one polygon a nucleus, in the order of ``splines``.
+    """A FeatureCollection (RFC 7946) with one polygon a nucleus, in the order of ``properties``.
 
     Coordinates are ``[x, y]`` in pixels with the origin at the image's upper left corner, as QuPath has them, so that
     the pixel in row r and column c covers ``[c, c + 1] x [r, r + 1]``. They have three decimals.
@@ -33,6 +34,10 @@ def nuclei_geojson(
         The outline of each nucleus, under its number.
     properties
         What JSON can hold of each nucleus, under its number.
+    stored
+        Nuclei that have a feature already: its geometry stays as it is, to the last digit, and so do properties that
+        are not given and its class. Its control points stay if its outline is still theirs, and are otherwise those of
+        ``splines``, or none.
 
     Returns
     -------
@@ -48,25 +53,65 @@ def nuclei_geojson(
     >>> feature["properties"]["label"], feature["properties"]["score"], len(feature["geometry"]["coordinates"][0])
     (7, 0.5, 33)
     """
+    stored = stored or {}
     features = []
-    for number, spline in splines.items():
-        ring = spline.points(_POINTS * len(spline.control))
-        if _turned_area(ring) < 0:
-            ring = ring[::-1]
-        closed = np.concatenate([ring, ring[:1]])
-        more = {"objectType": "annotation", "label": number, "control_points": _plain(spline.control)}
-        features.append(
-            {
-                "type": "Feature",
-                "geometry": {"type": "Polygon", "coordinates": [_plain(closed)]},
-                "properties": {**properties[number], **more},
-            }
-        )
+    for number, given in properties.items():
+        spline = splines.get(number)
+        if number in stored:
+            features.append(_kept(stored[number], number, given, spline))
+        elif spline is not None:
+            features.append(
+                {
+                    "type": "Feature",
+                    "geometry": {"type": "Polygon", "coordinates": [_ring(spline)]},
+                    "properties": {
+                        **given,
+                        "objectType": "annotation",
+                        "label": number,
+                        "control_points": _plain(spline.control),
+                    },
+                }
+            )
     return {"type": "FeatureCollection", "features": features}
 
 
+def _kept(
+    feature: Mapping[str, Any], number: int, given: Mapping[str, Any], spline: Spline | None
+) -> dict[str, Any]:
+    old = feature.get("properties") or {}
+    merged = {"objectType": "annotation", **old, **given, "label": number}
+    if isinstance(old.get("classification"), dict):
+        merged["classification"] = old["classification"]
+    if not _is_of(feature.get("geometry"), old.get("control_points")):
+        merged.pop("control_points", None)
+        if spline is not None:
+            merged["control_points"] = _plain(spline.control)
+    return {**feature, "properties": merged}
+
+
+def _is_of(geometry: Any, control: Any) -> bool:
+    """Whether an outline is the one that control points give, and nobody has changed either."""
+    try:
+        corners = np.array(geometry["coordinates"][0], float)
+        ring = np.array(_ring(Spline(np.array(control, float)[:, ::-1])))
+    except (TypeError, ValueError, IndexError, KeyError):
+        return False
+    return corners.shape == ring.shape and bool(np.abs(corners - ring).max() <= _SAME)
+
+
+def _ring(spline: Spline) -> list[list[float]]:
+    """The corners of a curve as the RFC wants them."""
+    ring = spline.polygon()
+    if _turned_area(ring) < 0:
+        ring = ring[::-1]
+    return _plain(np.concatenate([ring, ring[:1]]))
+
+
 def write_geojson(
-    path: Path | str, splines: Mapping[int, Spline], properties: Mapping[int, Mapping[str, Any]]
+    path: Path | str,
+    splines: Mapping[int, Spline],
+    properties: Mapping[int, Mapping[str, Any]],
+    stored: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> None:
     """Write nuclei as GeoJSON; see :func:`nuclei_geojson`.
 
@@ -75,7 +120,8 @@ def write_geojson(
     NuxelError
         If the file cannot be written.
     """
-    text = json.dumps(nuclei_geojson(splines, properties), allow_nan=False)
+    found = nuclei_geojson(splines, properties, stored)
+    text = json.dumps(found, allow_nan=bool(stored))  # what other programs measured may be no number
     with replacing(path) as part:
         part.write_text(text + "\n", encoding="utf-8")
 

@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import spsolve
 
 from nuxel.errors import UsageError
-from nuxel.labels.polygons import Points, pixels_of, polygon_runs
+from nuxel.labels.polygons import Points, paint_polygons, pixels_of, polygon_runs
 from nuxel.labels.relabel import relabel
 
 LEAST_IOU = 0.95
@@ -29,6 +29,8 @@ _FEWEST = 3  # control points of a closed curve
 _STEPS = (
     32  # straight pieces between two control points when a spline is turned into pixels: far below a pixel
 )
+_DIGITS = 3  # decimals of fitted control points, which are all that a file needs to hold
+_CORNERS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +75,10 @@ class Spline:
         points: Points = curve(np.linspace(0, size, count, endpoint=False))
         return points
 
+    def polygon(self) -> Points:
+        """``(8 N, 2)`` corners on the curve, which leaves their chords by far less than a pixel."""
+        return self.points(_CORNERS * len(self.control))
+
     def rasterise(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
         """The pixels inside, as ``(H, W)`` bool of this shape; see :func:`polygon_runs`."""
         runs = polygon_runs([self.points(_STEPS * len(self.control))], shape)
@@ -112,9 +118,10 @@ def fit_spline(mask: NDArray[np.bool_], tolerance: float = 1.0) -> Spline:
     distances along them, and has the fewest control points with which
 
     - each of these middles lies within ``tolerance`` of the curve, and
-    - the curve encloses the nucleus' pixels with an IoU above 0.95 (:data:`LEAST_IOU`).
+    - the curve, and its polygon, enclose the nucleus' pixels with an IoU above 0.95 (:data:`LEAST_IOU`).
 
-    Where even one control point to two middles is not enough, it goes through all of them.
+    Where even one control point to two middles is not enough, it goes through all of them. Control points have three
+    decimals.
 
     Holes are filled. Of a nucleus in several pieces (not even diagonal neighbours) the largest piece is taken.
 
@@ -159,12 +166,18 @@ def fit_spline(mask: NDArray[np.bool_], tolerance: float = 1.0) -> Spline:
     # with fewer than two points to each control point the fit is no longer well determined
     for count in range(_FEWEST, len(outline) // 2 + 1):
         control, distances = _least_squares(outline, along * count, count)
-        if (
-            distances.max() <= tolerance
-            and _iou(Spline(control).rasterise(nucleus.shape), nucleus) > LEAST_IOU
-        ):
-            return Spline(control - margin)
+        spline = Spline(control.round(_DIGITS))
+        if distances.max() <= tolerance and _encloses(spline, nucleus):
+            return Spline((spline.control - margin).round(_DIGITS))
     return Spline(outline - margin)
+
+
+def _encloses(spline: Spline, nucleus: NDArray[np.bool_]) -> bool:
+    """Whether the curve and its polygon both show the nucleus."""
+    shape = nucleus.shape[0], nucleus.shape[1]
+    if _iou(spline.rasterise(shape), nucleus) <= LEAST_IOU:
+        return False
+    return _iou(paint_polygons([spline.polygon()], shape) > 0, nucleus) > LEAST_IOU
 
 
 def _least_squares(points: Points, place: Points, count: int) -> tuple[Points, Points]:

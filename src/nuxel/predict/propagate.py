@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,27 +35,24 @@ from nuxel.instances import Instances
 from nuxel.labels.border import border_pixels
 from nuxel.labels.relabel import relabel
 from nuxel.labels.splines import splines_of
+from nuxel.predict.annotations import (
+    HUMAN,
+    PROPOSED,
+    TABLE_END,
+    Annotations,
+    LabelReader,
+    Labels,
+    read_annotations,
+    unknown_everywhere,
+)
 from nuxel.predict.networks import Detector, Network
 from nuxel.predict.pipeline import Options, segment_normalised
 
-Labels = NDArray[np.int32]
-
-HUMAN, PROPOSED = "human", "proposed"
 _ANNOTATED, _ADDED, _TRUE = (0, 125, 255), (240, 125, 0), (0, 165, 0)
 """Colours of outlines: what people annotated, what is proposed, and the truth."""
+_AGAIN = 0.5
 _GAP = 4
 _GREY = 128
-
-
-class LabelReader(Protocol):
-    """A label image that can be read when it is needed."""
-
-    @property
-    def where(self) -> str:
-        """The file or folder, for messages."""
-
-    def read(self, shape: tuple[int, int] | None) -> Labels:
-        """``(H, W)`` int32, of this shape where the source does not say its own."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +74,11 @@ class Propagated:
         ``(H, W)`` int32 label image. Annotated nuclei have the numbers that they had, proposed ones those that follow
         the highest of these; 0 is known to be background, and -1 is what nobody annotated and no proposal covers.
     scores
-        The score of each proposed nucleus by its number, in ``[0, 1]``.
+        The score of each proposed nucleus by its number, in ``[0, 1]``, or None where it is not known any more.
     """
 
     labels: Labels
-    scores: Mapping[int, float]
+    scores: Mapping[int, float | None]
 
     def sources(self) -> dict[int, str]:
         """``"human"`` or ``"proposed"`` for each nucleus by its number, in rising order."""
@@ -102,10 +99,11 @@ def propagate(annotations: Labels, proposals: Instances) -> Propagated:
 
     Returns
     -------
-    Every annotated nucleus with its number and exactly its pixels. No proposal has an annotated pixel: one that reaches
-    into what is annotated keeps the largest 4-connected region of what lies outside if that is more than half of it
-    (:data:`~nuxel.decode.detections.LEAST_LEFT`), and is left out otherwise: then it mostly shows a nucleus that is
-    annotated already, or one where there is known to be none.
+    Every annotated nucleus with its number and exactly its pixels. A proposal is left out that covers more than half of
+    an annotated nucleus, which it shows again, however tightly that is outlined. No other has an annotated pixel: one
+    that reaches into what is annotated keeps the largest 4-connected region of what lies outside if that is more than
+    half of it (:data:`~nuxel.decode.detections.LEAST_LEFT`), and is left out otherwise: then it mostly shows something
+    where there is known to be none.
 
     Raises
     ------
@@ -114,10 +112,10 @@ def propagate(annotations: Labels, proposals: Instances) -> Propagated:
 
     Examples
     --------
-    >>> annotations = np.array([[5, 5, -1, -1, -1, -1, 0, 0]], np.int32)
+    >>> annotations = np.array([[5, -1, -1, -1, -1, -1, 0, 0]], np.int32)
     >>> found = Instances(np.array([[1, 1, 1, 0, 2, 2, 2, 3]], np.int32), np.array([0.9, 0.8, 0.7], np.float32))
     >>> propagate(annotations, found).labels.tolist()
-    [[5, 5, -1, -1, 6, 6, 0, 0]]
+    [[5, -1, -1, -1, 6, 6, 0, 0]]
     """
     if annotations.shape != proposals.labels.shape:
         raise NuxelError(
@@ -127,9 +125,14 @@ def propagate(annotations: Labels, proposals: Instances) -> Propagated:
     number = max(int(labels.max(initial=0)), 0)
     if number > np.iinfo(np.int32).max - len(proposals):
         raise NuxelError(f"the annotations have the number {number}, which leaves none for what is proposed")
-    scores = {}
+    annotated = relabel(np.maximum(annotations, 0))  # a number may be in the thousands of millions
+    areas = np.bincount(annotated.ravel())
+    scores: dict[int, float | None] = {}
     for index, box in enumerate(ndimage.find_objects(proposals.labels, len(proposals))):
         whole = proposals.labels[box] == index + 1
+        covered = np.bincount(annotated[box][whole])
+        if (covered[1:] > _AGAIN * areas[1 : len(covered)]).any():
+            continue
         free = whole & (annotations[box] < 0)
         if free.sum() < whole.sum():
             free = _largest(free)
@@ -251,11 +254,13 @@ def propagate_files(
 
     - ``_labels.tif``: the label image,
     - ``_nuclei.csv``: the source of each nucleus, and its score if it is proposed,
-    - ``_nuclei.geojson``: their outlines as splines (:func:`nuxel.export.geojson.nuclei_geojson`),
+    - ``_nuclei.geojson``: their outlines as splines (:func:`nuxel.export.geojson.nuclei_geojson`); those that came as
+      GeoJSON stay as they are,
     - ``_overlay.png``: :func:`draw_propagated`;
 
-    and ``summary.csv``. Nothing is overwritten, since a person may have corrected it. An image that fails is reported
-    in its row, and the others are still done. One without annotations has all its nuclei proposed.
+    and ``summary.csv``, where the rows of other images stay. Nothing is overwritten, since a person may have corrected
+    it. An image that fails is reported in its row, and the others are still done. One without annotations has all its
+    nuclei proposed. What an earlier round proposed and nobody has confirmed since stays marked as proposed.
 
     Parameters
     ----------
@@ -287,15 +292,27 @@ def propagate_files(
             if progress:
                 progress(len(rows), len(tasks), rows[-1])
     finally:
-        names = [column.name for column in fields(PropagatedRow)]
-        _write_csv(how.out / "summary.csv", names, (asdict(row).values() for row in rows))
+        _write_summary(how.out / "summary.csv", rows)
     return rows
+
+
+def _write_summary(path: Path, rows: Sequence[PropagatedRow]) -> None:
+    """Rows of a run after those of earlier runs into the same folder."""
+    names = [column.name for column in fields(PropagatedRow)]
+    mine = [list(asdict(row).values()) for row in rows]
+    earlier: list[list[Any]] = []
+    if path.exists():
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *lines = [*csv.reader(file)] or [names]
+        done = {row.file for row in rows}
+        earlier = [line for line in lines if header == names and line and line[0] not in done]
+    _write_csv(path, names, [*earlier, *mine])
 
 
 def _products(task: Task, out: Path) -> list[Path]:
     """The files of an image, its label image last."""
     stem = out / task.image.relative
-    ends = ("_nuclei.csv", OUTLINES_END, "_overlay.png", "_labels.tif")
+    ends = (TABLE_END, OUTLINES_END, "_overlay.png", "_labels.tif")
     return [stem.with_name(stem.name + end) for end in ends]
 
 
@@ -315,22 +332,25 @@ def _attempt(task: Task, how: Propagation) -> PropagatedRow:
 
 def _propagate_file(task: Task, how: Propagation) -> PropagatedRow:
     image = read_image(task.image.path)
-    annotations, truth = (_read(source, image) for source in (task.annotations, task.truth))
-    if annotations is None:
-        annotations = np.full((image.height, image.width), UNKNOWN, np.int32)
-    elif how.partial:
+    shape = image.height, image.width
+    known = _annotations(task, shape)
+    truth = None if task.truth is None else read_annotations(task.truth, shape).labels
+    annotations = known.labels
+    if how.partial:
         annotations = np.where(annotations == 0, np.int32(UNKNOWN), annotations)
     display = normalise(image.pixels)
     seen = segment_normalised(display, how.network, how.options, image.pixel_size_um)
-    propagated = propagate(annotations, seen.nuclei)
-    _write(task, how, image, propagated, draw_propagated(display, annotations, propagated, truth))
-    sources = list(propagated.sources().values())
+    found = propagate(annotations, seen.nuclei)
+    propagated = Propagated(found.labels, {**known.proposed, **found.scores})
+    picture = draw_propagated(display, annotations, propagated, truth)
+    sources = _write(task, how, image, propagated, known, picture)
     notes = [seen.warning] if seen.warning else []
+    notes += known.notes
     if scattered := _in_parts(propagated.labels):
         notes.append(
             f"{scattered} nuclei have several parts; the outlines show the largest, the labels all of them"
         )
-    if task.annotations is None:
+    if (annotations < 0).all():
         notes.append("nothing was annotated")
     elif (annotations >= 0).all():
         notes.append(
@@ -347,14 +367,10 @@ def _propagate_file(task: Task, how: Propagation) -> PropagatedRow:
     )
 
 
-def _read(source: LabelReader | None, image: Image) -> Labels | None:
-    if source is None:
-        return None
-    shape = image.height, image.width
-    labels = source.read(shape)
-    if labels.shape != shape:
-        raise NuxelError(f"{source.where}: is {labels.shape}, but its image is {shape}")
-    return labels
+def _annotations(task: Task, shape: tuple[int, int]) -> Annotations:
+    if task.annotations is None:
+        return Annotations(unknown_everywhere(shape))
+    return read_annotations(task.annotations, shape)
 
 
 def _in_parts(labels: Labels) -> int:
@@ -365,12 +381,19 @@ def _in_parts(labels: Labels) -> int:
 
 
 def _write(
-    task: Task, how: Propagation, image: Image, propagated: Propagated, picture: NDArray[np.uint8]
-) -> None:
+    task: Task,
+    how: Propagation,
+    image: Image,
+    propagated: Propagated,
+    known: Annotations,
+    picture: NDArray[np.uint8],
+) -> list[str]:
+    """Write the products of an image, and return the source of each nucleus, also of those that others hide."""
     table, outlines, overlay, labels = _products(task, how.out)
+    hidden = {number: PROPOSED if number in known.proposed else HUMAN for number in known.features}
     described = {
         number: {"source": source, "score": propagated.scores.get(number)}
-        for number, source in propagated.sources().items()
+        for number, source in sorted({**hidden, **propagated.sources()}.items())
     }
     record = {"nuxel": __version__, "propagated": how.network.card.title}
     with prepared_labels(labels, propagated.labels, image.pixel_size_um, json.dumps(record)):
@@ -381,9 +404,11 @@ def _write(
             number: {**values, "classification": {"name": values["source"]}}
             for number, values in described.items()
         }
-        write_geojson(outlines, splines_of(np.maximum(propagated.labels, 0), how.tolerance), named)
+        splines = splines_of(np.maximum(propagated.labels, 0), how.tolerance)
+        write_geojson(outlines, splines, named, known.features)
         with replacing(overlay) as part:
             part.write_bytes(encode_png(picture))
+    return [str(values["source"]) for values in described.values()]
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
