@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -334,9 +335,34 @@ class TestRefused:
         )
         assert "alone.png: no labels" in said
 
+    def test_a_set_in_which_nothing_is_annotated(self, capsys, recipe: Path, tmp_path: Path) -> None:
+        said = self.refused(capsys, recipe, tmp_path / "run", *relabelled(tmp_path, -1, -1))
+        assert "nothing is annotated in any of the 1 training images" in said
+        assert not (tmp_path / "run").exists()
+
     def test_a_run_folder_that_cannot_be_made(self, capsys, recipe: Path, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         assert "the run folder cannot be made" in self.refused(capsys, recipe, tmp_path / "file" / "run")
+
+
+def relabelled(folder: Path, background: int, nuclei: int) -> list[str]:
+    """What sets the training images to one with these labels."""
+    write_pair(folder, "a", 0)
+    labels = np.asarray(Image.open(folder / "labels" / "a.png"))
+    (folder / "labels" / "a.png").unlink()
+    tifffile.imwrite(folder / "labels" / "a.tif", np.where(labels > 0, nuclei, background).astype(np.int32))
+    return ["--set", f'data.train=[{{folder="{folder.as_posix()}"}}]', "--set", "schedule.epochs=1"]
+
+
+@pytest.mark.filterwarnings("default:no pixel of the training images")
+@pytest.mark.parametrize(("background", "warned"), [(-1, True), (0, False)])
+def test_a_network_of_maps_needs_background(
+    capsys, recipe: Path, tmp_path: Path, background: int, warned: bool
+) -> None:
+    changes = relabelled(tmp_path, background, 3)
+    assert main(["train", str(recipe), "--out", str(tmp_path / "run"), *changes]) == 0
+    said = capsys.readouterr().err
+    assert ("no pixel of the training images is known to be background" in said) == warned
 
 
 def test_two_processes_train_one_model_together(recipe: Path, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def losses(trained: TrainingModule, labels: NDArray[np.int32]) -> dict[str, torc
     targets = torch.from_numpy(system.draw_targets(labels))[None]
     torch.manual_seed(1)
     return system.compute_loss(
-        trained.network, torch.rand(1, 3, *labels.shape), targets, torch.ones_like(targets)
+        trained.network, torch.rand(1, 3, *labels.shape), targets, (targets >= 0).float()
     )
 
 
@@ -122,6 +122,18 @@ class TestLosses:
         assert found["mask"].item() == found["rpn_box"].item() == 0
         assert found["objectness"].item() > 0
 
+    def test_what_is_not_annotated_teaches_nothing(self) -> None:
+        trained = module()
+        found = losses(trained, np.full((64, 64), -1, np.int32))
+        assert {value.item() for value in found.values()} == {0}
+        partly = np.full((64, 64), -1, np.int32)
+        partly[:, :32] = two_nuclei()[:, :32]
+        some, all_, naive = (
+            losses(trained, labels) for labels in (partly, two_nuclei(), np.maximum(partly, 0))
+        )
+        assert some["objectness"].item() > 0
+        assert len({found["objectness"].item() for found in (some, all_, naive)}) == 3
+
     def test_weights_of_the_losses(self) -> None:
         trained = module()
         plain = losses(trained, two_nuclei())
@@ -129,7 +141,8 @@ class TestLosses:
         system = dataclasses.replace(trained.recipe.system, loss=weights)
         targets = torch.from_numpy(system.draw_targets(two_nuclei()))[None]
         torch.manual_seed(1)
-        found = system.compute_loss(trained.network, torch.rand(1, 3, 64, 64), targets, targets)
+        everywhere = torch.ones_like(targets)
+        found = system.compute_loss(trained.network, torch.rand(1, 3, 64, 64), targets, everywhere)
         assert found["mask"].item() == pytest.approx(3 * plain["mask"].item(), rel=1e-5)
         assert found["box"].item() == 0
 

@@ -22,16 +22,14 @@ from nuxel.predict.model import Model
 from nuxel.predict.pipeline import Options, segment_normalised
 from nuxel.systems.attention_mask_rcnn import MaskRCNNNetwork, batch_of, instances_of
 from nuxel.systems.partial_mask_rcnn import (
-    CautiousProposals,
     PartialDetectionConfig,
     PartialMaskRCNNNetwork,
     PartialNetworkConfig,
     PartialSamplingConfig,
     attention_of_nucleus,
-    is_doubtful,
-    unknown_table,
 )
 from nuxel.systems.system import Prepares
+from nuxel.systems.unknown import CautiousProposals, certain_proposals, is_doubtful, unknown_table
 from nuxel.training.export import export_module
 from nuxel.training.module import TrainingModule
 from nuxel.training.recipe import make_recipe, read_recipe
@@ -108,8 +106,8 @@ class TestLosses:
             assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters()), name
 
     def test_the_baseline_is_mask_rcnn(self) -> None:
-        """Without the module, and with what is unknown as background, nothing differs from the other system."""
-        baseline = module({"unknown": "background"}, module=False)
+        """Without the module, and with what is unknown ignored, nothing differs from the other system."""
+        baseline = module({"unknown": "ignore"}, module=False)
         raw = dict(baseline.recipe.raw)
         raw["network"] = {**SMALL, "pyramid": "vanilla"}
         raw["sampling"] = {"rpn_samples": 32, "rois": 32}
@@ -246,11 +244,10 @@ class TestDoubt:
         assert (found == 1).any()
 
     def test_proposals_in_doubt_do_not_reach_the_heads(self) -> None:
-        network = module().network
-        assert isinstance(network, PartialMaskRCNNNetwork)
         boxes, truth, others = some_boxes(), some_boxes(6, 1), some_boxes(5, 2)
         unknown = unknown_table(torch.zeros(48, 64, dtype=torch.bool))
-        kept = network._certain(boxes, {"boxes": truth, "unknown": unknown, "proposed": others})
+        target = {"boxes": truth, "unknown": unknown, "proposed": others}
+        kept = certain_proposals(boxes, target, positive_iou=0.5, like_iou=0.3)
         like_truth = box_iou(truth, boxes).max(0).values >= 0.5
         like_others = box_iou(others, boxes).max(0).values >= 0.3
         inside = is_doubtful(boxes, unknown, None)
@@ -329,10 +326,10 @@ class TestNetwork:
             assert network.centre is not None
             torch.nn.init.zeros_(network.centre.score.weight)
             torch.nn.init.constant_(network.centre.score.bias, math.log(0.8 / 0.2))
-            seen, certain = [], network._certain
-            network._certain = lambda p, t: seen.append(len(t["proposed"])) or certain(p, t)  # type: ignore[method-assign]  # noqa: B023
+            seen, centres = [], network._centres
+            network._centres = lambda *given: seen.append(centres(*given)) or seen[-1]  # type: ignore[method-assign]  # noqa: B023
             losses(trained, two_nuclei())
-            assert [min(count, 1) for count in seen] == [expected]
+            assert [min(len(boxes), 1) for (boxes,) in seen] == [expected]
 
     def test_thinned_labels_are_what_it_is_given(self) -> None:
         """Of what nuxel thin makes, the rest is unknown."""

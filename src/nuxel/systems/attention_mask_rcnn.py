@@ -24,7 +24,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from nuxel.decode.detections import DetectionRule
@@ -33,6 +33,7 @@ from nuxel.nn.attention_fpn import EXTRAS, VARIANTS, AttentionFPN
 from nuxel.nn.blocks import answer_in_full, in_full
 from nuxel.nn.pyramid_backbone import PyramidBackbone
 from nuxel.predict.card import ATTENTION
+from nuxel.systems.unknown import CautiousProposals, certain_proposals, unknown_table
 
 _FINEST = 2
 """The pyramid begins at P2: C1 is left out (attention paper, section V)."""
@@ -190,10 +191,9 @@ _LOSSES = {
 class MaskRCNNNetwork(nn.Module):
     """``(N, 3, H, W)`` in ``[0, 1]``, sides multiples of 32 -> detections of one image, or losses of all."""
 
-    proposer: type[RegionProposalNetwork] = RegionProposalNetwork
-
     def __init__(self, network: NetworkConfig, sampling: SamplingConfig, detection: DetectionConfig) -> None:
         super().__init__()
+        self.sampling = sampling
         self.backbone = PyramidBackbone(network.backbone, network.weights, network.frozen_norm)
         self.pyramid = AttentionFPN(
             self.backbone.channels,
@@ -208,7 +208,7 @@ class MaskRCNNNetwork(nn.Module):
             tuple((side,) for side in network.anchors), (network.ratios,) * len(network.anchors)
         )
         kept = {"training": detection.proposals, "testing": detection.proposals}
-        self.rpn = self.proposer(
+        self.rpn = CautiousProposals(
             anchors,
             answer_in_full(RPNHead(network.width, len(network.ratios))),
             sampling.rpn_positive_iou,
@@ -236,14 +236,17 @@ class MaskRCNNNetwork(nn.Module):
             answer_in_full(MaskRCNNPredictor(network.mask_head[-1], network.mask_head[-1], _CLASSES)),
         )
 
-    def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Torchvision's losses, by its names. ``labels`` are ``(N, H, W)``: 0 or less is no nucleus."""
+    def losses(self, images: Tensor, labels: Tensor, annotated: Tensor) -> dict[str, Tensor]:
+        """Torchvision's losses, by its names.
+
+        ``labels`` are ``(N, H, W)``: 0 or less is no nucleus; ``annotated`` ``(N, H, W)`` bool: anchors and proposals
+        that lie mostly elsewhere teach nothing, unless they are an annotated nucleus.
+        """
         features, _ = self._look(images)
         wanted = [instances_of(one) for one in labels]
-        batch = batch_of(images)
-        proposals, of_proposals = self.rpn(batch, features, wanted)
-        _, of_heads = self.heads(features, proposals, batch.image_sizes, wanted)
-        return {**of_proposals, **of_heads}
+        for one, known in zip(wanted, annotated, strict=True):
+            one["unknown"] = unknown_table(known)
+        return self._losses_on(features, batch_of(images), wanted)
 
     def detect(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
         """Of one image ``(1, 3, H, W)``: boxes ``(n, 4)``, scores ``(n,)``, masks ``(n, 28, 28)``, and alphas
@@ -263,6 +266,30 @@ class MaskRCNNNetwork(nn.Module):
         """``(k, 4)`` boxes of each image that may hold a nucleus."""
         proposals: list[Tensor] = self.rpn(batch, features)[0]
         return proposals
+
+    def _losses_on(
+        self, features: dict[str, Tensor], batch: ImageList, wanted: list[dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        proposals, of_proposals = self.rpn(batch, features, wanted)
+        how = self.sampling
+        proposals = [
+            certain_proposals(of_one, one, how.roi_iou, how.rpn_negative_iou)
+            for of_one, one in zip(proposals, wanted, strict=True)
+        ]
+        return {**of_proposals, **self._head_losses(features, proposals, batch, wanted)}
+
+    def _head_losses(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        batch: ImageList,
+        wanted: list[dict[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        if not any(len(of_one) + len(one["boxes"]) for of_one, one in zip(proposals, wanted, strict=True)):
+            none = torch.stack([p.sum() for p in self.heads.parameters()]).sum() * 0
+            return dict.fromkeys(("loss_classifier", "loss_box_reg", "loss_mask"), none)
+        found: dict[str, Tensor] = self.heads(features, proposals, batch.image_sizes, wanted)[1]
+        return found
 
     def _look(self, images: Tensor) -> tuple[OrderedDict[str, Tensor], list[Tensor]]:
         levels, alphas = self.pyramid(self.backbone(images))
@@ -317,6 +344,7 @@ class AttentionMaskRCNN:
     name = "attention_mask_rcnn"
     decoder = "detections"
     parts = ("stem", "encoder", "decoder")
+    needs_background = True
     masks = ()
     stride = _STRIDE
 
@@ -345,9 +373,8 @@ class AttentionMaskRCNN:
     def compute_loss(
         self, network: nn.Module, images: Tensor, targets: Tensor, annotated: Tensor
     ) -> dict[str, Tensor]:
-        """The weighted losses by name, and their sum under ``loss``. What is not annotated counts as background."""
-        del annotated
-        return weighted(_own(network).losses(images, targets[:, 0]), self.loss)
+        """The weighted losses by name, and their sum under ``loss``."""
+        return weighted(_own(network).losses(images, targets[:, 0], annotated[:, 0] > 0), self.loss)
 
     def answer(self, network: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
         """What the exported graph returns of one image: the outputs that ``maps`` names."""

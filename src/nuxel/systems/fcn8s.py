@@ -61,6 +61,7 @@ class FCN8sSystem:
     decoder = "opening"
     diameters = (12.0, 60.0)
     parts = ("encoder", "decoder")
+    needs_background = True
     maps = ("nucleus",)
     masks = ("nucleus",)
     stride = FCN8s.stride

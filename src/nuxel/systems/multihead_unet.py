@@ -303,6 +303,7 @@ class MultiheadUNet:
     decoder = "clumps"
     diameters = (12.0, 60.0)
     parts = ("encoder", "decoder")
+    needs_background = True
     most = None
 
     def __post_init__(self) -> None:

@@ -16,10 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.rpn import RegionProposalNetwork
-from torchvision.ops import box_iou
 
 from nuxel.errors import NuxelError, UsageError
 from nuxel.instances import Instances
@@ -36,11 +33,11 @@ from nuxel.systems.attention_mask_rcnn import (
     instances_of,
     weighted,
 )
+from nuxel.systems.unknown import unknown_table
 
 UNKNOWNS = ("unproposed", "ignore", "background")
 _LEVEL_STRIDE = 4
 """Of P2, the pyramid's first level."""
-_MOSTLY = 0.5
 
 
 @dataclass(frozen=True)
@@ -130,82 +127,8 @@ class PartialLossConfig(LossConfig):
 _MODULE_LOSSES = ("centerness", "centre_box")
 
 
-class CautiousProposals(RegionProposalNetwork):  # type: ignore[misc]
-    """Torchvision's, but for anchors of which nobody knows whether they are background: these teach nothing.
-
-    A target may hold, beside its ``boxes``, ``unknown`` and ``proposed``: see :func:`is_doubtful`.
-    """
-
-    def assign_targets_to_anchors(
-        self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        labels, matched = super().assign_targets_to_anchors(anchors, targets)
-        for label, boxes, target in zip(labels, anchors, targets, strict=True):
-            if "unknown" in target:
-                like = None
-                if "proposed" in target:
-                    supposed = [{"boxes": target["proposed"]}]
-                    like = super().assign_targets_to_anchors([boxes], supposed)[0][0] != 0
-                label[(label == 0) & is_doubtful(boxes, target["unknown"], like)] = -1
-        return labels, matched
-
-    def compute_loss(
-        self,
-        objectness: Tensor,
-        pred_bbox_deltas: Tensor,
-        labels: list[Tensor],
-        regression_targets: list[Tensor],
-    ) -> tuple[Tensor, Tensor]:
-        if not any((label >= 0).any() for label in labels):  # torchvision would divide by their number
-            return objectness.sum() * 0, pred_bbox_deltas.sum() * 0
-        found: tuple[Tensor, Tensor] = super().compute_loss(
-            objectness, pred_bbox_deltas, labels, regression_targets
-        )
-        return found
-
-
-def is_doubtful(boxes: Tensor, unknown: Tensor, like: Tensor | None) -> Tensor:
-    """Whether a box that is none of the annotated nuclei may still be one.
-
-    Parameters
-    ----------
-    boxes
-        ``(k, 4)``.
-    unknown
-        What :func:`unknown_table` makes of the image.
-    like
-        ``(k,)`` bool: whether the box would be no background if the proposed boxes were nuclei; None where every box
-        may be one.
-
-    Returns
-    -------
-    ``(k,)`` bool: true where more than half of the box, as far as it lies in the image, is not annotated.
-    """
-    height, width = (side - 1 for side in unknown.shape)
-    x0, y0, x1, y1 = (boxes + 0.5).round().long().unbind(1)
-    top, bottom = y0.clamp(0, height), y1.clamp(0, height)
-    left, right = x0.clamp(0, width), x1.clamp(0, width)
-    pixels = unknown[bottom, right] - unknown[top, right] - unknown[bottom, left] + unknown[top, left]
-    mostly = pixels > _MOSTLY * (bottom - top) * (right - left)
-    return mostly if like is None else mostly & like
-
-
-def _is_like(boxes: Tensor, others: Tensor, least: float) -> Tensor:
-    """Whether each box has at least this IoU with any of the others."""
-    found: Tensor = (box_iou(boxes, others) >= least).any(1)
-    return found
-
-
-def unknown_table(annotated: Tensor) -> Tensor:
-    """``(H, W)`` bool -> ``(H + 1, W + 1)`` int64: pixels above and to the left of each corner not annotated."""
-    counts = (~annotated).long().cumsum(0).cumsum(1)
-    return functional.pad(counts, (1, 0, 1, 0))
-
-
 class PartialMaskRCNNNetwork(MaskRCNNNetwork):
     """:class:`MaskRCNNNetwork` with the module of the paper, if wanted, and with what is not annotated in mind."""
-
-    proposer = CautiousProposals
 
     def __init__(
         self,
@@ -214,7 +137,8 @@ class PartialMaskRCNNNetwork(MaskRCNNNetwork):
         detection: PartialDetectionConfig,
     ) -> None:
         super().__init__(network, sampling, detection)
-        self.sampling, self.detection = sampling, detection
+        self.sampling: PartialSamplingConfig = sampling
+        self.detection = detection
         self.centre = (
             CenternessHead(network.width, network.attention, _LEVEL_STRIDE, network.centre_split)
             if network.module
@@ -243,10 +167,7 @@ class PartialMaskRCNNNetwork(MaskRCNNNetwork):
                 one["unknown"] = unknown_table(known)
             for one, of_one in zip(wanted, proposed, strict=False):
                 one["proposed"] = of_one
-        batch = batch_of(images)
-        proposals, of_proposals = self.rpn(batch, features, wanted)
-        proposals = [self._certain(of_one, one) for of_one, one in zip(proposals, wanted, strict=True)]
-        return {**of_proposals, **self._head_losses(features, proposals, batch, wanted), **of_module}
+        return {**self._losses_on(features, batch_of(images), wanted), **of_module}
 
     def propose(self, batch: ImageList, features: dict[str, Tensor]) -> list[Tensor]:
         """Boxes of each image that may hold a nucleus: the proposals, and those of the centres as strong ones."""
@@ -285,30 +206,6 @@ class PartialMaskRCNNNetwork(MaskRCNNNetwork):
         assert self.centre is not None
         how = self.detection
         return self.centre.boxes(logits, codes, least, how.rpn_nms, how.proposals)
-
-    def _certain(self, proposals: Tensor, target: dict[str, Tensor]) -> Tensor:
-        """The proposals of an image without those of which nobody knows whether they are background."""
-        if "unknown" not in target or not len(proposals):
-            return proposals
-        sampling, like = self.sampling, None
-        if "proposed" in target:
-            # the module's boxes are only about right, so that what is only about like one may be its nucleus
-            like = _is_like(proposals, target["proposed"], sampling.rpn_negative_iou)
-        doubtful = is_doubtful(proposals, target["unknown"], like)
-        return proposals[_is_like(proposals, target["boxes"], sampling.roi_iou) | ~doubtful]
-
-    def _head_losses(
-        self,
-        features: dict[str, Tensor],
-        proposals: list[Tensor],
-        batch: ImageList,
-        wanted: list[dict[str, Tensor]],
-    ) -> dict[str, Tensor]:
-        if not any(len(of_one) + len(one["boxes"]) for of_one, one in zip(proposals, wanted, strict=True)):
-            none = torch.stack([p.sum() for p in self.heads.parameters()]).sum() * 0
-            return dict.fromkeys(("loss_classifier", "loss_box_reg", "loss_mask"), none)
-        found: dict[str, Tensor] = self.heads(features, proposals, batch.image_sizes, wanted)[1]
-        return found
 
 
 def attention_of_nucleus(
@@ -365,6 +262,10 @@ class PartialMaskRCNN(AttentionMaskRCNN):
             raise UsageError(
                 '[sampling] unknown = "unproposed" needs the module; without it choose "ignore" or "background"'
             )
+
+    @property
+    def needs_background(self) -> bool:  # type: ignore[override]
+        return self.sampling.unknown == "ignore"
 
     def build(self) -> PartialMaskRCNNNetwork:
         return PartialMaskRCNNNetwork(self.network, self.sampling, self.detection)

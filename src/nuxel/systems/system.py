@@ -50,6 +50,10 @@ class System(Protocol):
     def most(self) -> int | None:
         """The greatest number of nuclei that it reports of one window; None if it has maps."""
 
+    @property
+    def needs_background(self) -> bool:
+        """Whether it learns what is no nucleus only from pixels that are annotated as such."""
+
     def build(self) -> nn.Module: ...
 
     def draw_targets(self, labels: NDArray[np.int32]) -> NDArray[np.float32]:

@@ -317,6 +317,7 @@ class USNet:
     name = "us_net"
     decoder = "detections"
     parts = ("unet", "decoder")
+    needs_background = True
     masks = ()
     stride = 1
 

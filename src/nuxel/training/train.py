@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from nuxel.data.dataset import find_all, read_annotated
 from nuxel.data.thin import crop_windows, thin
-from nuxel.errors import UsageError
+from nuxel.errors import NuxelError, UsageError
 from nuxel.export.atomic import replacing
 from nuxel.labels.relabel import relabel
 from nuxel.systems.system import Prepares
@@ -64,6 +66,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     images = _thinned(
         recipe, [read_annotated(replace(item, partial=recipe.data.partial)) for item in training]
     )
+    _check_annotations(recipe, [labels for _, labels in images])
     for item in validation:
         read_annotated(item)
     pl.seed_everything(recipe.seed, workers=False, verbose=False)
@@ -140,6 +143,21 @@ def _thinned(recipe: Recipe, images: list[Whole]) -> list[Whole]:
         labels = [relabel(truth[window]) for truth, window in zip(labels, windows, strict=True)]
         pixels = [image[window] for image, window in zip(pixels, windows, strict=True)]
     return list(zip(pixels, labels, strict=True))
+
+
+def _check_annotations(recipe: Recipe, labels: list[NDArray[np.int32]]) -> None:
+    """Refuse a set in which nothing is annotated, and warn of one from which the system would learn too much."""
+    if not any((image >= 0).any() for image in labels):
+        raise NuxelError(
+            f"nothing is annotated in any of the {len(labels)} training images, so there is nothing to learn from; "
+            "annotate some nuclei"
+        )
+    if recipe.system.needs_background and not any((image == 0).any() for image in labels):
+        warnings.warn(
+            f"no pixel of the training images is known to be background, so that {recipe.system.name} will take too "
+            "much for nuclei; annotate some background as 0, or train partial_mask_rcnn with its module",
+            stacklevel=3,
+        )
 
 
 def _first_batches(recipe: Recipe, views: RandomViews) -> Iterator[Tensor]:
