@@ -271,6 +271,16 @@ class TestFiles:
         (result,), _ = discs(some, partial=True)
         assert (result.human, result.proposed, result.reason) == (1, 3, "")
 
+    def test_in_the_last_round_the_rest_is_background(
+        self, discs: Callable[..., Any], draw_discs: Callable[..., NDArray[np.uint8]]
+    ) -> None:
+        truth = four_discs(draw_discs)
+        (result,), out = discs(np.where(truth == 2, 7, -1).astype(np.int32), complete=True)
+        labels = read_labels(out / "a0_labels.tif")
+        assert np.unique(labels).tolist() == [0, 7, 8, 9, 10]
+        assert np.array_equal(labels == 7, truth == 2)
+        assert result.coverage == 1
+
     def test_outlines_that_leave_a_part_out_are_reported(
         self, discs: Callable[..., Any], draw_discs: Callable[..., NDArray[np.uint8]]
     ) -> None:

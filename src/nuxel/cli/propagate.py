@@ -29,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--partial", action="store_true", help="in the annotations 0 means not annotated, too"
     )
+    parser.add_argument(
+        "--complete",
+        action="store_true",
+        help="what is neither annotated nor proposed is background (0), not unknown (-1)",
+    )
     parser.add_argument("--truth", type=Path, metavar="DIR", help="full label images, for the pictures")
     parser.add_argument("--threshold", type=float, metavar="X", help="least nucleus probability, 0 to 1")
     parser.add_argument("--min-area", type=int, metavar="PX", help="propose no smaller nuclei")
@@ -55,7 +60,9 @@ def run(options: argparse.Namespace) -> int:
         diameter=options.diameter,
     )
     tasks = _tasks(options)
-    how = Propagation(_network(options.model), options.out, chosen, options.partial, options.tolerance)
+    how = Propagation(
+        _network(options.model), options.out, chosen, options.partial, options.tolerance, options.complete
+    )
     with progress_bar("propagate") as advance:
         rows = propagate_files(tasks, how, advance)
     failed = sum(row.status == "failed" for row in rows)

@@ -227,6 +227,8 @@ class Propagation:
         In the annotations 0 means not annotated, rather than background.
     tolerance
         Of the splines, in pixels: see :func:`nuxel.labels.splines.fit_spline`.
+    complete
+        What is neither annotated nor proposed is background: the labels are full ones then, without -1.
 
     Raises
     ------
@@ -239,6 +241,7 @@ class Propagation:
     options: Options = field(default_factory=Options)
     partial: bool = False
     tolerance: float = 1.0
+    complete: bool = False
 
     def __post_init__(self) -> None:
         if not (self.tolerance > 0 and math.isfinite(self.tolerance)):
@@ -341,6 +344,8 @@ def _propagate_file(task: Task, how: Propagation) -> PropagatedRow:
     display = normalise(image.pixels)
     seen = segment_normalised(display, how.network, how.options, image.pixel_size_um)
     found = propagate(annotations, seen.nuclei)
+    if how.complete:
+        np.maximum(found.labels, 0, out=found.labels)
     propagated = Propagated(found.labels, {**known.proposed, **found.scores})
     picture = draw_propagated(display, annotations, propagated, truth)
     sources = _write(task, how, image, propagated, known, picture)
