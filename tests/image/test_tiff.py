@@ -265,17 +265,41 @@ def test_two_unnamed_axes_are_beyond_the_flags(write: Write) -> None:
         read_image(path, z=0, t=0)
 
 
-def test_pages_of_one_size_are_a_stack_and_of_many_the_largest_counts(tmp_path: Path) -> None:
+def test_pages_of_one_size_are_a_stack_and_of_a_thumbnail_the_largest_counts(tmp_path: Path) -> None:
     frames = noise((3, H, W))
     with tifffile.TiffWriter(tmp_path / "frames.tif") as tif:
         for frame in frames:
             tif.write(frame, photometric="minisblack")
     np.testing.assert_array_equal(read_image(tmp_path / "frames.tif", t=2).pixels[:, :, 0], frames[2])
-    large, small = noise((2 * H, W)), noise((H, W))
+    large, small = noise((2 * H, 2 * W)), noise((H, W))
     with tifffile.TiffWriter(tmp_path / "sizes.tif") as tif:
         for frame in (small, large, small):
             tif.write(frame, photometric="minisblack", metadata=None)
     np.testing.assert_array_equal(read_image(tmp_path / "sizes.tif").pixels[:, :, 0], large)
+
+
+@pytest.mark.parametrize(
+    ("second", "more", "kinds"),
+    [
+        (np.zeros((H, W - 2), np.uint8), {}, "21x34 uint8, 21x32 uint8"),
+        (np.zeros((H, W), np.uint16), {}, "21x34 uint8, 21x34 uint16"),
+        (np.zeros((H, W, 3), np.uint8), {"photometric": "rgb"}, "21x34 uint8, 21x34x3 uint8"),
+    ],
+)
+@pytest.mark.parametrize("flag", [0, 1])
+def test_images_that_are_no_planes_of_one_are_not_chosen_from(
+    tmp_path: Path, second: Any, more: dict[str, Any], kinds: str, flag: int
+) -> None:
+    """Unless the file says of one that it is a reduced view (1)."""
+    first = noise((H, W))
+    with tifffile.TiffWriter(tmp_path / "two.tif") as tif:
+        tif.write(first, photometric="minisblack", metadata=None)
+        tif.write(second, **{"photometric": "minisblack", "metadata": None, "subfiletype": flag, **more})
+    if flag:
+        np.testing.assert_array_equal(read_image(tmp_path / "two.tif").pixels[:, :, 0], first)
+    else:
+        with pytest.raises(NuxelError, match=rf"two\.tif holds several images .* \({kinds}\): save the one"):
+            read_image(tmp_path / "two.tif")
 
 
 @pytest.mark.parametrize("ome", [False, True])

@@ -441,8 +441,17 @@ class TestSecondRun:
         assert statuses(segment_files([path], job)) == ["done"]
 
     def test_a_label_image_of_another_hand(self, path: Path, job: Job) -> None:
-        tifffile.imwrite(job.out / "a_labels.tif", np.zeros((96, 96), np.int32), description="{}")
-        assert statuses(segment_files([path], job)) == ["done"]
+        """Is never replaced unless that is asked for, whether it says nothing of itself or something else."""
+        mine = job.out / "a_labels.tif"
+        for description in ("{}", "[]", "drawn by hand", '{"propagated": "a model"}', None):
+            tifffile.imwrite(mine, np.zeros((96, 96), np.int32), description=description)
+            before = mine.read_bytes()
+            with pytest.raises(
+                UsageError, match=r"a_labels\.tif: exists already, and is not as nuxel segment"
+            ):
+                segment_files([path], job)
+            assert mine.read_bytes() == before
+        assert statuses(segment_files([path], dataclasses.replace(job, overwrite=True))) == ["done"]
 
     def test_overwrite(self, path: Path, job: Job) -> None:
         assert statuses(segment_files([path], dataclasses.replace(job, overwrite=True))) == ["done"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nuxel.data.targets import REFERENCE_DIAMETER
-from nuxel.predict.scale import TRUSTED, Size, choose_scale, estimate_diameter
+from nuxel.predict.scale import TRUSTED, Size, choose_scale, doubt_size, estimate_diameter
 
 
 class Judge:
@@ -75,14 +75,23 @@ def test_a_network_that_contradicts_itself_comes_to_an_end():
     assert len(judge.looks) < 20
 
 
-def test_a_pixel_size_replaces_what_cannot_be():
+def test_a_pixel_size_helps_only_where_nothing_is_seen():
     # 20 px of 0.5 um are a nucleus of 10 um; of 0.01 um they are one of 0.2 um, of 5 um one of 100 um
     sees = Judge(20, drawn_towards_20)
-    assert estimate_diameter(IMAGE, sees, 0.5) == pytest.approx(20, rel=0.2)
-    assert estimate_diameter(IMAGE, sees, 0.01) == pytest.approx(800)
-    assert estimate_diameter(IMAGE, sees, 5.0) == pytest.approx(1.6)
+    for pixel_size in (0.5, 0.01, 5.0):
+        assert estimate_diameter(IMAGE, sees, pixel_size) == estimate_diameter(IMAGE, sees)
     nothing = Judge(20, drawn_towards_20, sees=lambda _: False)
     assert estimate_diameter(IMAGE, nothing, 0.5) == pytest.approx(16)
+
+
+@pytest.mark.parametrize(
+    ("diameter", "pixel_size", "doubtful"),
+    [(20, 0.5, False), (20, 0.01, True), (20, 5.0, True), (20, None, False), (None, 0.01, False)],
+)
+def test_a_size_that_no_nucleus_has_is_said(diameter, pixel_size, doubtful):
+    said = doubt_size(diameter, pixel_size)
+    assert bool(said) == doubtful
+    assert ("give --pixel-size if that size is wrong" in said) == doubtful
 
 
 @pytest.mark.parametrize("diameter", [10, 44, 20])

@@ -75,6 +75,13 @@ class TestArrays:
         }
         assert np.array_equal(segment(images[layout]), segment(discs))
 
+    @pytest.mark.parametrize("shape", [(3, 40, 50), (10, 40, 50), (40, 50, 5)])
+    def test_what_is_no_plane_is_not_guessed_at(
+        self, segment: Callable[..., Any], shape: tuple[int, ...]
+    ) -> None:
+        with pytest.raises(NuxelError, match=r"got an array of shape .*: of a stack or of several channels"):
+            segment(np.zeros(shape))
+
     @pytest.mark.parametrize("channel", [0, 1, 2])
     def test_a_stain_in_one_channel_is_seen_as_grey(
         self, segment: Callable[..., Any], draw_discs: Draw, channel: int
@@ -212,6 +219,14 @@ class TestShippedModel:
         assert ((found.scores > 0) & (found.scores <= 1)).all()
         inside = read("fluorescence_dense")[found.labels > 0].mean()
         assert inside > 3 * read("fluorescence_dense")[found.labels == 0].mean()
+
+    @pytest.mark.parametrize("name", ["brightfield", "purple_on_purple", "fluorescence_dense"])
+    def test_a_lower_threshold_loses_no_nucleus(self, name: str) -> None:
+        found = shipped(EXAMPLES / f"{name}.png")
+        for threshold in (0.5, 0.2):
+            more = nuxel.segment(EXAMPLES / f"{name}.png", threads=1, threshold=threshold)
+            assert len(more) >= len(found)
+            assert set(np.unique(found.labels[more.labels > 0])) >= set(range(1, len(found) + 1))
 
     @pytest.mark.parametrize("name", ["fluorescence_dense", "fluorescence_large", "purple_on_white"])
     def test_an_inverted_image_gives_about_the_same(self, name: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from nuxel.decode.clumps import keep
+from nuxel.decode.clumps import keep, lower_score
 from nuxel.errors import UsageError
 from nuxel.instances import Instances
 
@@ -67,8 +67,9 @@ class OpeningRule:
         return ("nucleus",)
 
     def with_threshold(self, threshold: float) -> Self:
-        """The rule with the threshold that a user asks for."""
-        return replace(self, threshold=threshold)
+        """The rule with the threshold that a user asks for; see :func:`nuxel.decode.clumps.lower_score`."""
+        score = lower_score(self.min_score, self.threshold, threshold)
+        return replace(self, threshold=threshold, min_score=score)
 
     def enlarged(self, area: float) -> Self:
         """The rule for maps in which everything has ``area`` times as many pixels.

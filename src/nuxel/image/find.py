@@ -14,7 +14,16 @@ from pathlib import Path, PurePath
 from nuxel.errors import UsageError
 from nuxel.image.formats import READABLE, is_image_folder, is_image_name, stem
 
-OWN_PRODUCTS = ("*_labels.tif", "*_nuclei.csv", "*_overlay.png", "summary.csv", "run.json", "run_lengths.csv")
+OWN_PRODUCTS = (
+    "*_labels.tif",
+    "*_nuclei.csv",
+    "*_nuclei.geojson",
+    "*_overlay.png",
+    "*_attention.png",
+    "summary.csv",
+    "run.json",
+    "run_lengths.csv",
+)
 """What nuxel itself writes, which is no input of the next run over the same folder."""
 
 _IMAGE_FOLDER = "images"
@@ -90,7 +99,7 @@ def refuse_collisions(found: Iterable[FoundImage]) -> None:
         if other is not image:
             raise UsageError(
                 f"{other.path} and {image.path} would both write the output '{image.relative.as_posix()}': "
-                "rename one or run them separately"
+                "rename one or run them separately, each with its own --out"
             )
 
 
@@ -110,7 +119,8 @@ def _of_one_input(given: str) -> list[FoundImage]:
 def _in_folder(folder: Path) -> list[FoundImage]:
     found = [_below(folder, path) for path in _search(folder, set())]
     if not found:
-        raise UsageError(f"{folder}: no image in this folder or below it ({_looked_for()})")
+        own = " but for what nuxel itself writes" if any(_is_own(path) for path in folder.iterdir()) else ""
+        raise UsageError(f"{folder}: no image in this folder or below it{own} ({_looked_for()})")
     return found
 
 
@@ -164,9 +174,14 @@ def _search(folder: Path, visited: set[str]) -> Iterator[Path]:
 def _is_candidate(path: Path) -> bool:
     """Whether a file or folder that nobody named is looked at."""
     name = path.name.casefold()
-    if name.startswith(".") or name in _SKIPPED or any(fnmatchcase(name, own) for own in OWN_PRODUCTS):
+    if name.startswith(".") or name in _SKIPPED or _is_own(path):
         return False
     return name not in _ANSWER_FOLDERS or not _is_beside_images(path)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether it has the name of what nuxel itself writes."""
+    return any(fnmatchcase(path.name.casefold(), own) for own in OWN_PRODUCTS)
 
 
 def _is_beside_images(folder: Path) -> bool:

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-READABLE = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".btf", ".tf8")
+READABLE = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".tf2",
+    ".btf",
+    ".tf8",
+    ".lsm",
+    ".stk",
+    ".qptiff",
+)
 
 LATER = {
     ".svs": "Aperio SVS",

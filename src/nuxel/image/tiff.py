@@ -22,6 +22,8 @@ _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 _JPEG_COMPRESSIONS = (6, 7)
 _ALPHA = (1, 2)
+_VIEW = 0.3
+"""The next level of a pyramid, or a thumbnail, has at most this share of an image's pixels; rounding included."""
 
 
 class Samples(Enum):
@@ -48,9 +50,9 @@ def open_source(path: Path) -> Iterator[TiffSource]:
 class TiffSource:
     """An opened TIFF file.
 
-    Of images of different sizes, such as the levels of a pyramid and its thumbnail, the largest is read;
-    equally large ones are the planes of one unnamed axis. Orientation tags are ignored, as microscopes'
-    programs do.
+    Of a pyramid and its thumbnail the largest image is read; equally large ones of one kind are the planes of one
+    unnamed axis. Several images of other sizes or kinds are refused. Orientation tags are ignored, as
+    microscopes' programs do.
     """
 
     def __init__(self, tif: tifffile.TiffFile) -> None:
@@ -104,14 +106,33 @@ class TiffSource:
 
 
 def _largest(found: Sequence[tifffile.TiffPageSeries]) -> list[tifffile.TiffPageSeries]:
-    """The series with the most pixels a plane, and those that are exactly like it."""
+    """The series with the most pixels a plane, and those that are exactly like it.
 
-    def area(series: tifffile.TiffPageSeries) -> int:
-        lengths = dict(zip(series.get_axes(False), series.get_shape(False), strict=True))
-        return int(lengths.get("Y", 0) * lengths.get("X", 0))
+    Raises
+    ------
+    NuxelError
+        If there are others that are no smaller views of it.
+    """
+    best = max(found, key=_area)
+    alike = [s for s in found if (s.axes, s.shape, s.dtype) == (best.axes, best.shape, best.dtype)]
+    others = [s for s in found if s not in alike and not _is_view(s, best)]
+    if others:
+        kinds = [f"{'x'.join(map(str, s.shape))} {s.dtype}" for s in (best, *others)]
+        raise NuxelError(
+            f"holds several images that are not planes of one ({', '.join(kinds)}): save the one that you mean as a "
+            "file of its own"
+        )
+    return alike
 
-    best = max(found, key=area)
-    return [s for s in found if (s.axes, s.shape, s.dtype) == (best.axes, best.shape, best.dtype)]
+
+def _area(series: tifffile.TiffPageSeries) -> int:
+    lengths = dict(zip(series.get_axes(False), series.get_shape(False), strict=True))
+    return int(lengths.get("Y", 0) * lengths.get("X", 0))
+
+
+def _is_view(series: tifffile.TiffPageSeries, best: tifffile.TiffPageSeries) -> bool:
+    """Whether a series says that it is a reduced view of another image, or is so small that it must be."""
+    return bool(series.keyframe.is_reduced) or _area(series) <= _VIEW * _area(best)
 
 
 def _samples(page: tifffile.TiffPage) -> Samples:
@@ -191,7 +212,11 @@ def _refuse_unreadable(page: tifffile.TiffPage) -> None:
         )
     converted = page.photometric == _YCBCR and page.compression in _JPEG_COMPRESSIONS
     if page.photometric not in (_MINISWHITE, _MINISBLACK, _RGB, _PALETTE) and not converted:
-        raise NuxelError(f"its colours are {page.photometric!s}, which is not read: save it as RGB")
+        raise NuxelError(f"its colours are {_name(page.photometric)}, which is not read: save it as RGB")
+
+
+def _name(photometric: Any) -> str:
+    return getattr(photometric, "name", str(photometric))
 
 
 def _refuse_missing_pages(tif: tifffile.TiffFile) -> None:

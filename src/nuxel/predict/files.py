@@ -7,7 +7,7 @@ import json
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -175,11 +175,13 @@ def segment_files(
     Raises
     ------
     UsageError
-        Before anything is written: no input, two inputs with the same output, or an output folder that cannot be
-        written.
+        Before anything is written: no input, two inputs with the same output, an output folder that cannot be
+        written, or, without ``overwrite``, a label image in the place of a result that this function did not write.
     """
     found = find_images(inputs)
     refuse_collisions(found)
+    if not job.overwrite:
+        _refuse_others_labels(Products.of(item, job.out).labels for item in found)
     _prepare(job.out)
     started = time.time()
     rows: list[SummaryRow] = []
@@ -194,6 +196,17 @@ def segment_files(
         write_summary(job.out / "summary.csv", rows)
         write_run_record(job.out / "run.json", _record(job, rows, started))
     return rows
+
+
+def _refuse_others_labels(paths: Iterable[Path]) -> None:
+    """Refuse to replace label images that a person, another program or ``nuxel propagate`` made."""
+    for path in paths:
+        record = _description(path)
+        if record is not None and "fingerprint" not in record:
+            raise UsageError(
+                f"{path}: exists already, and is not as nuxel segment wrote it; choose another folder with --out, or "
+                "replace it with --overwrite"
+            )
 
 
 def _named_labels(
@@ -275,7 +288,7 @@ def _finish(looked: _Looked | SummaryRow, job: Job, pool: Executor) -> SummaryRo
     start = time.perf_counter()
     image, products = looked.image, looked.products
     nuclei = decode_seen(looked.seen, (image.height, image.width), job.model.card, job.options)
-    row = replace(_row(looked, nuclei), reason=warning_of(looked.seen, job.model.card))
+    row = replace(_row(looked, nuclei), reason=warning_of(looked.size, looked.seen, job.model.card))
     products.make_way()
     others = [
         pool.submit(write_overlay, products.overlay, looked.display, nuclei),
@@ -314,13 +327,27 @@ def _file_hash(path: Path) -> str:
 
 def _previous(labels: Path, fingerprint: str) -> SummaryRow | None:
     """The row of an earlier result with the same fingerprint; None for any other file."""
-    with suppress(Exception), tifffile.TiffFile(labels) as file:
-        record = json.loads(file.pages.first.description)
-        if record["fingerprint"] == fingerprint:
-            return SummaryRow(
-                **{**record["summary"], "status": "skipped", "reason": "done before", "seconds": 0.0}
-            )
+    record = _description(labels)
+    if not record or record.get("fingerprint") != fingerprint:
+        return None
+    with suppress(KeyError, TypeError):
+        return SummaryRow(
+            **{**record["summary"], "status": "skipped", "reason": "done before", "seconds": 0.0}
+        )
     return None
+
+
+def _description(labels: Path) -> dict[str, Any] | None:
+    """What a label image says of the run that wrote it: nothing if another program did; None of what is no TIFF."""
+    try:
+        with tifffile.TiffFile(labels) as file:
+            text = file.pages.first.description
+    except Exception:  # tifffile raises anything on damaged files
+        return None
+    with suppress(ValueError):
+        record = json.loads(text)
+        return record if isinstance(record, dict) else {}
+    return {}
 
 
 def _row(looked: _Looked, nuclei: Instances) -> SummaryRow:

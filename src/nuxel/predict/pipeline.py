@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import cast
 
 import numpy as np
@@ -17,7 +17,7 @@ from nuxel.instances import Instances
 from nuxel.predict.card import ModelCard
 from nuxel.predict.detect import Found, find
 from nuxel.predict.networks import Detector, Network, Remembering, Turned
-from nuxel.predict.scale import Size, choose_scale, estimate_diameter
+from nuxel.predict.scale import Size, choose_scale, doubt_size, estimate_diameter
 from nuxel.predict.stages import LARGEST_STAGED, LARGEST_WINDOW
 from nuxel.tiling.grid import Box, Tile, fit_tile, plan_tiles, plan_windows
 from nuxel.tiling.stitch import stitch
@@ -89,7 +89,7 @@ def segment_normalised(
     """Find the nuclei of a normalised image ``(H, W, 3)`` uint8."""
     size, seen = look_at(image, network, options, pixel_size_um)
     nuclei = decode_seen(seen, image.shape[:2], network.card, options)
-    return Segmented(nuclei, size, warning_of(seen, network.card))
+    return Segmented(nuclei, size, warning_of(size, seen, network.card))
 
 
 def look_at(
@@ -129,7 +129,8 @@ def choose_size(
         return size
     if "log_diameter" not in card.maps:
         return Size(None, 1.0)
-    return choose_scale(estimate_diameter(image, network, pixel_size_um), card.diameters)
+    size = choose_scale(estimate_diameter(image, network, pixel_size_um), card.diameters)
+    return replace(size, note=doubt_size(size.diameter, pixel_size_um))
 
 
 def _asked_size(card: ModelCard, options: Options) -> Size | None:
@@ -191,10 +192,10 @@ def decode_seen(seen: Seen, shape: tuple[int, int], card: ModelCard, options: Op
     return decode_maps(seen, shape, card, options)
 
 
-def warning_of(seen: Seen, card: ModelCard) -> str:
-    """One sentence if nuclei may be missing, else nothing."""
+def warning_of(size: Size, seen: Seen, card: ModelCard) -> str:
+    """What the user should know of a result: that its size is doubtful, or that nuclei may be missing; else nothing."""
     if not isinstance(seen, Found) or not seen.full_windows:
-        return ""
+        return size.note
     return (
         f"nuclei may be missing: {seen.full_windows} window(s) of {card.window} pixels hold as many as the model "
         f"reports at most ({card.most}); enlarge the image with --scale"

@@ -31,10 +31,14 @@ _LARGEST_SCALE = 4.0
 
 @dataclass(frozen=True)
 class Size:
-    """``diameter`` in pixels of the image (None if no nucleus was seen) and the ``scale`` to run the network at."""
+    """``diameter`` in pixels of the image (None if no nucleus was seen) and the ``scale`` to run the network at.
+
+    ``note`` is what the user should know of the two, if anything.
+    """
 
     diameter: float | None
     scale: float
+    note: str = ""
 
 
 def choose_scale(diameter: float | None, comfortable: tuple[float, float]) -> Size:
@@ -52,8 +56,8 @@ def estimate_diameter(
 
     The network looks at a few windows and predicts the diameter at every pixel of a nucleus. Its estimates are drawn
     towards the sizes it was trained on most, so the view is halved or doubled until they are near the size where it is
-    right. With a known pixel size, a diameter that no nucleus has (below 2.5 or above 60 um) gives way to the usual
-    8 um.
+    right. Where it sees no nucleus, a known pixel size says how large they usually are: 8 um. What it sees counts
+    before that, since files often say a wrong pixel size; see :func:`doubt_size`.
 
     Parameters
     ----------
@@ -69,10 +73,28 @@ def estimate_diameter(
     Pixels; None where no nucleus was seen and the pixel size is unknown.
     """
     diameter = _walk(image, network)
-    if pixel_size_um is None:
-        return diameter
-    low, high = (limit / pixel_size_um for limit in _PLAUSIBLE_UM)
-    return diameter if diameter is not None and low <= diameter <= high else _USUAL_UM / pixel_size_um
+    return _USUAL_UM / pixel_size_um if diameter is None and pixel_size_um else diameter
+
+
+def doubt_size(diameter: float | None, pixel_size_um: float | None) -> str:
+    """A sentence if a diameter in pixels is one that no nucleus has: below 2.5 or above 60 um.
+
+    Examples
+    --------
+    >>> doubt_size(20, 0.5), doubt_size(20, None)
+    ('', '')
+    >>> doubt_size(120, 1.0)[:49]
+    'at 1 um a pixel the nuclei would be 120 um across'
+    """
+    if diameter is None or pixel_size_um is None:
+        return ""
+    low, high = _PLAUSIBLE_UM
+    if low <= diameter * pixel_size_um <= high:
+        return ""
+    return (
+        f"at {pixel_size_um:g} um a pixel the nuclei would be {diameter * pixel_size_um:.3g} um across: give "
+        "--pixel-size if that size is wrong, or --diameter if the outlines are"
+    )
 
 
 def _walk(image: NDArray[np.uint8], network: Network) -> float | None:

@@ -23,6 +23,8 @@ from nuxel.predict.model import DEFAULT_MODEL, Model, model_path, open_models
 from nuxel.predict.networks import Network
 from nuxel.predict.pipeline import Options, segment_normalised
 
+_MOST_CHANNELS = 4
+
 
 def segment(
     image: NDArray[Any] | str | PathLike[str],
@@ -39,7 +41,8 @@ def segment(
     Parameters
     ----------
     image
-        A file, or an array ``(H, W)`` or ``(H, W, C)`` of any real dtype: grey, or RGB in its first three channels.
+        A file, or an array ``(H, W)`` or ``(H, W, C)`` of any real dtype: grey or RGB, perhaps with alpha, so that C
+        is at most 4.
     model
         The name of a model that ships with nuxel, or a model file; the answers of several are averaged.
     reading
@@ -125,6 +128,11 @@ def _checked(pixels: NDArray[Any]) -> NDArray[Any]:
     if pixels.ndim not in (2, 3) or 0 in pixels.shape:
         raise NuxelError(
             f"an image is (H, W) or (H, W, C) with at least one pixel, got an array of shape {pixels.shape}"
+        )
+    if pixels.ndim == 3 and pixels.shape[2] > _MOST_CHANNELS:
+        raise NuxelError(
+            f"an image (H, W, C) is grey or RGB, perhaps with alpha, got an array of shape {pixels.shape}: of a stack "
+            "or of several channels give one plane, and move the channels to the end"
         )
     if pixels.dtype.kind not in "biuf":
         raise NuxelError(f"an image holds real numbers, got an array of {pixels.dtype}")
