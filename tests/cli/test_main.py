@@ -76,8 +76,8 @@ class TestSegmentUsage:
     @pytest.mark.parametrize(
         ("options", "sentence"),
         [
-            (["--threads", "0"], "--threads must be at least 1, got 0"),
-            (["--threads", "-2"], "--threads must be at least 1, got -2"),
+            (["--threads", "0"], "threads must be a whole number of at least 1, got 0"),
+            (["--threads", "-2"], "threads must be a whole number of at least 1, got -2"),
             (["--threshold", "0"], "the threshold must lie between 0 and 1, got 0.0"),
             (["--threshold", "1"], "the threshold must lie between 0 and 1, got 1.0"),
             (["--threshold", "nan"], "the threshold must lie between 0 and 1, got nan"),

@@ -157,7 +157,7 @@ def test_no_memory(png: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("form", ["png", "jpeg", "bmp", "tiff"])
 def test_more_than_this_machine_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     Picture.fromarray(PIXELS).save(tmp_path / "a", form)
-    monkeypatch.setattr(reader, "physical_memory", lambda: 300.0)
+    monkeypatch.setattr(reader, "available_memory", lambda: 1000.0)
     assert "9 x 13 pixels need" in refusal(tmp_path / "a")
 
 
@@ -166,7 +166,7 @@ def test_more_than_this_machine_holds(tmp_path: Path, monkeypatch: pytest.Monkey
     [(2**15, 2**16, True), (2**15 + 1, 2**16, False), (0, 9, False), (9, 0, False)],
 )
 def test_size_limit(monkeypatch: pytest.MonkeyPatch, height: int, width: int, good: bool) -> None:
-    monkeypatch.setattr(reader, "physical_memory", lambda: float("inf"))
+    monkeypatch.setattr(reader, "available_memory", lambda: float("inf"))
     if good:
         reader.refuse_too_large(height, width, 4)
     else:
@@ -174,10 +174,26 @@ def test_size_limit(monkeypatch: pytest.MonkeyPatch, height: int, width: int, go
             reader.refuse_too_large(height, width, 4)
 
 
-def test_memory_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert reader.physical_memory() > 2**27
+def test_memory_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 2**27 < reader.available_memory() < float("inf")
+    limits = tmp_path / "memory.max", tmp_path / "limit_in_bytes"
+    monkeypatch.setattr(reader, "_LIMITS", limits)
     monkeypatch.delattr(os, "sysconf", raising=False)
-    assert reader.physical_memory() == float("inf")
+    assert reader.available_memory() == float("inf")
+    for path in limits:
+        path.write_text("max\n")
+        assert reader.available_memory() == float("inf")
+        path.write_text("4096\n")
+        assert reader.available_memory() == 4096
+        path.unlink()
+
+
+def test_a_bomb_that_decodes_is_refused_for_what_comes_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As large as it says, and small enough to be decoded; but it must be normalised and labelled, too."""
+    monkeypatch.setattr(reader, "available_memory", lambda: 100.0 * 100 * 10)
+    with pytest.raises(NuxelError, match="more than this machine grants"):
+        reader.refuse_too_large(100, 100, 8)
+    reader.refuse_too_large(70, 70, 8)
 
 
 @pytest.mark.parametrize("extension", LATER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,10 +156,30 @@ class TestFiles:
     def test_planes_are_chosen(self, segment: Callable[..., Any], draw_discs: Draw, tmp_path: Path) -> None:
         stack = np.stack([np.zeros_like(draw_discs()), draw_discs()])
         tifffile.imwrite(tmp_path / "z.ome.tif", stack, metadata={"axes": "ZYX"})
-        assert segment(tmp_path / "z.ome.tif", reading={"z": 1}).max() == 4
-        assert segment(tmp_path / "z.ome.tif", reading={"z": 0}).max() == 0
+        assert segment(tmp_path / "z.ome.tif", z=1).max() == 4
+        assert segment(tmp_path / "z.ome.tif", z=0).max() == 0
         with pytest.raises(NuxelError, match="z"):
             segment(tmp_path / "z.ome.tif")
+        for choice in ({"z": 0}, {"channel": "red"}, {"t": 0}):
+            with pytest.raises(UsageError, match="channel, z and t choose from what a file holds"):
+                segment(stack[1], **choice)
+
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [
+            ("threshold", "0.5"),
+            ("diameter", [30]),
+            ("scale", True),
+            ("min_area", 2.5),
+            ("tile_size", "big"),
+            ("threads", 1.5),
+            ("threads", 0),
+            ("threads", "2"),
+        ],
+    )
+    def test_options_that_are_no_numbers(self, toy_model: Path, option: str, value: Any) -> None:
+        with pytest.raises(UsageError, match=f"{option} must be a .*number.*, got {re.escape(repr(value))}"):
+            nuxel.segment(np.zeros((8, 8)), model=toy_model, **{option: value})
 
     def test_missing(self, segment: Callable[..., Any], tmp_path: Path) -> None:
         with pytest.raises(NuxelError, match=r"absent\.png: there is no such file"):

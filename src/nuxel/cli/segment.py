@@ -6,8 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from nuxel.errors import UsageError
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image files, folders or patterns")
@@ -68,8 +66,6 @@ def run(options: argparse.Namespace) -> int:
     from nuxel.predict.model import DEFAULT_MODEL, model_path, open_models
     from nuxel.predict.pipeline import Options
 
-    if options.threads is not None and options.threads < 1:
-        raise UsageError(f"--threads must be at least 1, got {options.threads}")
     chosen = Options(
         threshold=options.threshold,
         min_area=options.min_area,

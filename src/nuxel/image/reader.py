@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -16,6 +17,7 @@ from nuxel.errors import NuxelError
 
 COLOUR_NAMES = ("red", "green", "blue")
 MAX_PIXELS = 2**31
+_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 @dataclass(frozen=True)
@@ -83,24 +85,39 @@ class Reader(Protocol):
         ...
 
 
+_WORKING_BYTES = 10
+"""That every pixel needs besides when it is worked on: the normalised image, the maps, the labels."""
+
+
 def refuse_too_large(height: int, width: int, bytes_per_pixel: int) -> None:
-    """Raise NuxelError when decoding would take more than ``MAX_PIXELS`` or the memory of this machine."""
+    """Raise NuxelError when an image has more than ``MAX_PIXELS``, or needs more memory than there is to work on."""
     if height < 1 or width < 1:
         raise NuxelError(f"its header says that it is {height} x {width} pixels, which is no image")
     if height * width > MAX_PIXELS:
         raise NuxelError(
             f"its header says that it is {height} x {width} pixels, more than the limit of {MAX_PIXELS}"
         )
-    needed = height * width * bytes_per_pixel
-    if needed > physical_memory():
+    needed = height * width * (bytes_per_pixel + _WORKING_BYTES)
+    if needed > available_memory():
         raise NuxelError(
-            f"its {height} x {width} pixels need {needed / 2**30:.1f} GiB, more than this machine has"
+            f"its {height} x {width} pixels need {needed / 2**30:.1f} GiB, more than this machine grants"
         )
 
 
-def physical_memory() -> float:
-    """Bytes of memory of this machine, infinite where the system does not tell."""
+def available_memory() -> float:
+    """Bytes of memory of this machine or of the container's limit, whichever are fewer; infinite if neither is told."""
+    return min(_of_machine(), *map(_of_container, _LIMITS))
+
+
+def _of_machine() -> float:
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, OSError, ValueError):  # Windows has no sysconf
-        return float("inf")
+        return math.inf
+
+
+def _of_container(limit: Path) -> float:
+    try:
+        return float(limit.read_text())
+    except (OSError, ValueError):  # no such control group, or the word max
+        return math.inf

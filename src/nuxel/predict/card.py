@@ -68,6 +68,20 @@ class ModelCard:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
 
+_KINDS: Mapping[str, Any] = {
+    "title": str,
+    "decoder": str,
+    "decoder_rule": dict,
+    "stride": int,
+    "reach": int,
+    "context": str,
+    "window": int | None,
+    "most": int | None,
+    "scores": dict,
+}
+"""What predicting takes for granted."""
+
+
 def read_card(text: str | None, where: str) -> ModelCard:
     """Parse a card; ``where`` names the file in errors.
 
@@ -95,6 +109,10 @@ def read_card(text: str | None, where: str) -> ModelCard:
         values["stages"] = tuple(
             Stage(tuple(one["reads"]), tuple(one["gives"]), one["reach"]) for one in values.get("stages", ())
         )
-        return ModelCard(**values)
+        card = ModelCard(**values)
+        for name, kind in _KINDS.items():
+            if not isinstance(getattr(card, name), kind):
+                raise TypeError
+        return card
     except (KeyError, TypeError, ValueError):
         raise NuxelError(f"{where}: the model card is damaged; export the model again") from None

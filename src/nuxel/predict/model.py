@@ -45,11 +45,13 @@ class Model:
     NuxelError
         If the file is missing, not ONNX, truncated, not nuxel's, or from a newer nuxel.
     UsageError
-        If the device is not there.
+        If the device is not there, or the number of threads is none.
     """
 
     def __init__(self, path: Path | str, *, threads: int | None = None, device: str = "auto") -> None:
         self.path = Path(path)
+        if threads is not None and not (isinstance(threads, int) and threads >= 1):
+            raise UsageError(f"threads must be a whole number of at least 1, got {threads!r}")
         providers = _providers(device)
         content = _read(self.path)
         self.sha256 = hashlib.sha256(content).hexdigest()

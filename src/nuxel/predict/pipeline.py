@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
 from typing import cast
 
 import numpy as np
@@ -58,6 +59,10 @@ class Options:
     tta: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("threshold", "scale", "diameter"):
+            _check_kind(name, getattr(self, name), Real, "a number")
+        for name in ("min_area", "tile_size"):
+            _check_kind(name, getattr(self, name), Integral, "a whole number")
         if self.scale is not None and self.diameter is not None:
             raise UsageError("give either the scale or the diameter, not both")
         if self.threshold is not None and not 0 < self.threshold < 1:
@@ -69,6 +74,11 @@ class Options:
                 raise UsageError(f"the {name} must be a positive number, got {value}")
         if self.tile_size is not None and self.tile_size < 1:
             raise UsageError(f"the tile size must be positive, got {self.tile_size}")
+
+
+def _check_kind(name: str, value: object, kind: type, described: str) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+        raise UsageError(f"{name} must be {described}, got {value!r}")
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ import warnings
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nuxel.errors import NuxelError
+from nuxel.errors import NuxelError, UsageError
 from nuxel.image.normalise import normalise
 from nuxel.image.pixel_size import checked_pixel_size
 from nuxel.image.read import read_image
@@ -30,7 +30,9 @@ def segment(
     image: NDArray[Any] | str | PathLike[str],
     *,
     model: str | PathLike[str] | Sequence[str | PathLike[str]] = DEFAULT_MODEL,
-    reading: dict[str, Any] | None = None,
+    channel: str | int | None = None,
+    z: int | Literal["max"] | None = None,
+    t: int | None = None,
     pixel_size_um: float | None = None,
     threads: int | None = None,
     device: str = "auto",
@@ -45,8 +47,8 @@ def segment(
         is at most 4.
     model
         The name of a model that ships with nuxel, or a model file; the answers of several are averaged.
-    reading
-        ``channel``, ``z`` and ``t`` for files that hold several (see :func:`nuxel.image.read.read_image`).
+    channel, z, t
+        What to read from a file that holds several (see :func:`nuxel.image.read.read_image`).
     pixel_size_um
         Micrometres per pixel, where the file does not say.
     threads, device
@@ -77,8 +79,12 @@ def segment(
     names = [model] if isinstance(model, (str, PathLike)) else model
     network = _open(tuple(str(model_path(str(name))) for name in names), threads, device)
     if isinstance(image, (str, PathLike)):
-        read = read_image(Path(image), pixel_size_um=pixel_size_um, **(reading or {}))
+        read = read_image(Path(image), channel=channel, z=z, t=t, pixel_size_um=pixel_size_um)
         pixels, pixel_size_um = read.pixels, read.pixel_size_um
+    elif (channel, z, t) != (None, None, None):
+        raise UsageError(
+            "channel, z and t choose from what a file holds; of an array give the part that is meant"
+        )
     else:
         pixels = _checked(np.asarray(image))
     result = segment_normalised(normalise(pixels), network, chosen, pixel_size_um)
