@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nuxel.image import resample
 from nuxel.image.resample import ScaledImage, resize_labels, resize_map
 
 RNG = np.random.default_rng(0)
@@ -50,6 +51,22 @@ def test_any_window_is_the_crop_of_the_whole_view(scale):
         assert window.shape == (y1 - y0, x1 - x0, 3)
         assert window.dtype == np.uint8
         assert difference(window, whole[y0:y1, x0:x1]) <= (scale != 1)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.7, 7.3, 15.1])
+def test_windows_agree_to_the_last_bit(scale, monkeypatch):
+    """Also where they cross the squares that the view is resampled in, and when these have been forgotten."""
+    monkeypatch.setattr(resample, "_MOST_BLOCKS", 3)
+    view = ScaledImage(IMAGE, scale)
+    whole = view.window((0, 0, *view.shape))
+    assert difference(whole, whole_view(IMAGE, scale)) <= 1
+    rng = np.random.default_rng(2)
+    for _ in range(40):
+        y0, x0 = rng.integers(0, view.shape)
+        y1, x1 = rng.integers((y0 + 1, x0 + 1), (view.shape[0] + 1, view.shape[1] + 1))
+        window = ScaledImage(IMAGE, scale).window((y0, x0, y1, x1))
+        np.testing.assert_array_equal(window, whole[y0:y1, x0:x1])
+        np.testing.assert_array_equal(view.window((y0, x0, y1, x1)), window)
 
 
 @pytest.mark.parametrize("scale", [0.3, 1.0, 1.7])

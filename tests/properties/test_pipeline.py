@@ -63,13 +63,13 @@ def on_corners(labels: NDArray[np.int32], tile: int) -> int:
     return int(np.count_nonzero(labels[tile::tile, tile::tile]))
 
 
-def assert_same(found: Instances, expected: Instances, one_in: int = 10_000) -> None:
+def assert_same(found: Instances, expected: Instances) -> None:
     assert len(found) == len(expected) == match(expected.labels, found.labels, 0.9).true_positives
     foreground = np.count_nonzero(expected.labels)
     different = np.count_nonzero((found.labels > 0) != (expected.labels > 0))
-    assert different <= foreground / one_in
+    assert different <= foreground / 10_000
     # an unequal split of two neighbours is as wrong as a moved outline
-    assert np.count_nonzero(found.labels != expected.labels) <= foreground / one_in
+    assert np.count_nonzero(found.labels != expected.labels) <= foreground / 10_000
 
 
 def test_the_mosaic_is_a_hard_one(whole: Instances) -> None:
@@ -85,11 +85,10 @@ def test_tiles_do_not_change_the_nuclei(
     assert_same(segment_normalised(mosaic, model, Options(scale=1, tile_size=tile_size)).nuclei, whole)
 
 
-@pytest.mark.parametrize(("scale", "one_in"), [(0.6, 500), (1.0, 10_000), (1.7, 500)])
-def test_nor_do_they_at_other_scales(model: Model, scale: float, one_in: int) -> None:
-    # resampled windows agree to one grey level, so that a pixel on the threshold may fall either way
+@pytest.mark.parametrize("scale", [0.6, 1.0, 1.7, 2.84])
+def test_nor_do_they_at_other_scales(model: Model, scale: float) -> None:
     image = np.asarray(Image.open(ROOT / "examples" / "fluorescence_dense.png"))
     image = normalise(image[96:, 64:224])
     expected = segment_normalised(image, model, Options(scale=scale)).nuclei
     assert len(expected) > 25
-    assert_same(segment_normalised(image, model, Options(scale=scale, tile_size=64)).nuclei, expected, one_in)
+    assert_same(segment_normalised(image, model, Options(scale=scale, tile_size=64)).nuclei, expected)

@@ -10,6 +10,10 @@ from PIL import Image
 
 Box = tuple[int, int, int, int]
 
+_BLOCK = 256
+_MOST_BLOCKS = 128
+"""Of 192 KiB each: the halo between two rows of tiles is not resampled twice."""
+
 
 class ScaledImage:
     """A normalised image seen at ``scale``, without ever holding the whole at that scale.
@@ -33,11 +37,12 @@ class ScaledImage:
         self.full_shape: tuple[int, int] = (pixels.shape[0], pixels.shape[1])
         height, width = (max(1, round(side * scale)) for side in self.full_shape)
         self.shape: tuple[int, int] = (height, width)
+        self._blocks: dict[tuple[int, int], NDArray[np.uint8]] = {}
 
     def window(self, box: Box) -> NDArray[np.uint8]:
         """The part ``(y0, x0, y1, x1)`` of the view; what lies beyond its bottom and right edge is mirrored.
 
-        It is the same, whatever the window: exactly at scale 1, to one grey level at any other.
+        It is the same, whatever the window.
         """
         (top, y0, beyond), (left, x0, aside) = (
             _mirrored(start, stop, side)
@@ -52,11 +57,33 @@ class ScaledImage:
     def _part(self, y0: int, x0: int, height: int, width: int) -> NDArray[np.uint8]:
         if self.shape == self.full_shape:
             return self.pixels[y0 : y0 + height, x0 : x0 + width]
-        rows, top, bottom = _source(y0, height, self.shape[0], self.full_shape[0])
-        columns, left, right = _source(x0, width, self.shape[1], self.full_shape[1])
-        picture = Image.fromarray(self.pixels[rows, columns])
-        resized = picture.resize((width, height), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
-        return np.asarray(resized)
+        part = np.empty((height, width, 3), np.uint8)
+        for top in range(y0 - y0 % _BLOCK, y0 + height, _BLOCK):
+            for left in range(x0 - x0 % _BLOCK, x0 + width, _BLOCK):
+                block = self._block(top, left)
+                here = part[max(0, top - y0) : top + _BLOCK - y0, max(0, left - x0) : left + _BLOCK - x0]
+                row, column = max(0, y0 - top), max(0, x0 - left)
+                here[:] = block[row : row + here.shape[0], column : column + here.shape[1]]
+        return part
+
+    def _block(self, y0: int, x0: int) -> NDArray[np.uint8]:
+        """The square of the view that begins there, as always resampled by itself.
+
+        Pillow's weights depend on where it begins to read, in the last bit: windows cut as they come differ in single
+        grey levels.
+        """
+        if (y0, x0) not in self._blocks:
+            if len(self._blocks) >= _MOST_BLOCKS:  # the oldest: tiles go through the view in order
+                self._blocks.pop(next(iter(self._blocks)))
+            height, width = (
+                min(_BLOCK, side - start) for start, side in zip((y0, x0), self.shape, strict=True)
+            )
+            rows, top, bottom = _source(y0, height, self.shape[0], self.full_shape[0])
+            columns, left, right = _source(x0, width, self.shape[1], self.full_shape[1])
+            picture = Image.fromarray(self.pixels[rows, columns])
+            size, box = (width, height), (left, top, right, bottom)
+            self._blocks[y0, x0] = np.asarray(picture.resize(size, Image.Resampling.BILINEAR, box=box))
+        return self._blocks[y0, x0]
 
 
 def _mirrored(start: int, stop: int, side: int) -> tuple[int, int, int]:
