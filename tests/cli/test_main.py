@@ -182,6 +182,14 @@ class TestInfo:
         assert held["stride"] == 16
         assert len(held["sha256"]) == 64
 
+    def test_of_a_model_that_ships(self, capsys: Capture) -> None:
+        assert main(["info", "default"]) == 0
+        held = json.loads(capsys.readouterr().out)
+        assert Path(held["path"]).name == "default.onnx"
+        assert held["decoder"] == "clumps"
+        assert main(["info", "nowhere"]) == 1
+        assert "nowhere: there is no such file" in capsys.readouterr().err
+
     def test_of_what_is_neither(self, tmp_path: Path, capsys: Capture) -> None:
         (tmp_path / "notes.png").write_text("hello")
         (tmp_path / "notes.onnx").write_text("hello")

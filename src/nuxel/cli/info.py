@@ -8,11 +8,17 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE", help="an image or a model file")
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help="an image, a model file, or the name of a shipped model"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     path: Path = options.file
+    if not path.exists() and not path.suffix:
+        from nuxel.predict.model import shipped_models
+
+        path = shipped_models().get(str(path), path)
     if path.suffix.lower() == ".onnx":
         from dataclasses import asdict
 

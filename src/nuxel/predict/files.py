@@ -80,7 +80,7 @@ class Products:
 
     def exist(self) -> bool:
         paths = (self.labels, self.table, self.overlay, self.attention)
-        return all(path is None or path.is_file() for path in paths)
+        return all(path is None or (path.is_file() and path.stat().st_size) for path in paths)
 
     def make_way(self) -> None:
         """Make the folder, and take away the label image of an earlier result, which no longer vouches for it."""
