@@ -153,6 +153,16 @@ class TestDecoding:
         assert len(decode_maps(maps, (96, 96), toy_card, Options(min_area=int(areas.min())))) == 4
         assert len(decode_maps(maps, (96, 96), toy_card, Options(min_area=int(areas.max()) + 1))) == 0
 
+    def test_it_takes_the_place_of_the_cards(self, toy_card: ModelCard, draw_discs: Draw) -> None:
+        """Also where the card's is larger."""
+        discs = draw_discs(4, 96, 8)
+        maps = np.stack([discs, discs, 0 * discs])
+        card = dataclasses.replace(toy_card, decoder_rule={"min_area": 5000})
+        found = [
+            len(decode_maps(maps, (96, 96), card, Options(min_area=least))) for least in (None, 0, 9, 5000)
+        ]
+        assert found == [0, 4, 4, 0]
+
     def test_what_is_dropped_leaves_no_gap(self, toy_card: ModelCard, draw_discs: Draw) -> None:
         discs = draw_discs(9, 120, 8)
         discs[:40, 45:75] = 0  # the second of the upper row goes, and a smaller one comes in its place

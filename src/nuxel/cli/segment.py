@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--diameter", type=float, metavar="PX", help="diameter of the nuclei (default: estimated)"
     )
     parser.add_argument("--threshold", type=float, metavar="X", help="least nucleus probability, 0 to 1")
-    parser.add_argument("--min-area", type=int, metavar="PX", help="drop smaller nuclei")
+    parser.add_argument(
+        "--min-area", type=int, metavar="PX", help="drop smaller nuclei, in place of what the model drops"
+    )
     parser.add_argument("--tile-size", type=int, metavar="N", help="side of a tile in pixels")
     parser.add_argument("--threads", type=int, metavar="N", help="processors to use (default: all available)")
     parser.add_argument(

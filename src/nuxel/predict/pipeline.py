@@ -36,7 +36,7 @@ class Options:
     threshold
         Least nucleus probability of a pixel, or of a detection, in ``(0, 1)``.
     min_area
-        Smaller nuclei are dropped; pixels of the image.
+        Smaller nuclei are dropped; pixels of the image. In place of the model's own least area.
     scale, diameter
         The scale to run the network at, or the diameter of the nuclei in pixels; at most one of them.
     tile_size
@@ -191,6 +191,8 @@ def decoder_rule(card: ModelCard, options: Options) -> Rule:
     rule: Rule = decoder.rule(**card.decoder_rule)
     if missing := [name for name in rule.maps if name not in card.maps]:
         raise NuxelError(f"the model {card.title} has no map {missing[0]!r}, which its decoder needs")
+    if options.min_area is not None:
+        rule = replace(rule, min_area=1)  # the user's holds at the image's own size, where decoding ends
     return rule if options.threshold is None else rule.with_threshold(options.threshold)
 
 
