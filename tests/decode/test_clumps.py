@@ -338,3 +338,14 @@ def test_without_splitting_every_clump_is_one_nucleus():
 def test_rules_out_of_range(given, message):
     with pytest.raises(UsageError, match=message):
         ClumpRule(**given)
+
+
+def test_a_lower_threshold_lowers_the_least_score_in_proportion():
+    """What grows has a lower mean, and would be dropped whole; a higher threshold changes nothing else."""
+    rule = ClumpRule(threshold=0.5, min_score=0.8, min_area=3)
+    assert rule.with_threshold(0.25) == ClumpRule(threshold=0.25, min_score=0.4, min_area=3)
+    assert rule.with_threshold(0.9) == ClumpRule(threshold=0.9, min_score=0.8, min_area=3)
+    assert ClumpRule(threshold=0, min_score=0.8).with_threshold(0.5).min_score == 0.8
+    rim = drawn(".......\n.+++++.\n.+###+.\n.+++++.\n.......", values={"+": 100})
+    strict = ClumpRule(threshold=0.55, min_score=0.8, min_marker_area=1, min_area=1)
+    assert [(decode_clumps(rim, strict.with_threshold(t)).labels > 0).sum() for t in (0.55, 0.3)] == [3, 15]

@@ -247,6 +247,8 @@ def test_the_defaults():
 
 def test_another_threshold():
     assert OpeningRule(degree=1).with_threshold(0.3) == OpeningRule(threshold=0.3, degree=1)
+    assert OpeningRule(min_score=0.8).with_threshold(0.25) == OpeningRule(threshold=0.25, min_score=0.4)
+    assert OpeningRule(min_score=0.8).with_threshold(0.75) == OpeningRule(threshold=0.75, min_score=0.8)
     with pytest.raises(UsageError, match="threshold is a probability"):
         OpeningRule().with_threshold(2)
 
