@@ -51,6 +51,7 @@ from nuxel.predict.pipeline import Options, segment_normalised
 _ANNOTATED, _ADDED, _TRUE = (0, 125, 255), (240, 125, 0), (0, 165, 0)
 """Colours of outlines: what people annotated, what is proposed, and the truth."""
 _AGAIN = 0.5
+_TINY = 1e-9
 _GAP = 4
 _GREY = 128
 
@@ -99,11 +100,12 @@ def propagate(annotations: Labels, proposals: Instances) -> Propagated:
 
     Returns
     -------
-    Every annotated nucleus with its number and exactly its pixels. A proposal is left out that covers more than half of
-    an annotated nucleus, which it shows again, however tightly that is outlined. No other has an annotated pixel: one
-    that reaches into what is annotated keeps the largest 4-connected region of what lies outside if that is more than
-    half of it (:data:`~nuxel.decode.detections.LEAST_LEFT`), and is left out otherwise: then it mostly shows something
-    where there is known to be none.
+    Every annotated nucleus with its number and exactly its pixels. No proposal has an annotated pixel: one that reaches
+    into what is annotated keeps the largest 4-connected region of what lies outside if that is more than half of it
+    (:data:`~nuxel.decode.detections.LEAST_LEFT`), and is left out otherwise: then it mostly shows a nucleus that is
+    annotated already, or one where there is known to be none. It is left out, too, if that region lies around an
+    annotated nucleus of which the proposal covers more than half: then it shows that nucleus, which somebody outlined
+    tightly.
 
     Raises
     ------
@@ -130,17 +132,27 @@ def propagate(annotations: Labels, proposals: Instances) -> Propagated:
     scores: dict[int, float | None] = {}
     for index, box in enumerate(ndimage.find_objects(proposals.labels, len(proposals))):
         whole = proposals.labels[box] == index + 1
-        covered = np.bincount(annotated[box][whole])
-        if (covered[1:] > _AGAIN * areas[1 : len(covered)]).any():
-            continue
         free = whole & (annotations[box] < 0)
         if free.sum() < whole.sum():
             free = _largest(free)
+            covered = np.bincount(annotated[box][whole])
+            again = 1 + np.flatnonzero(covered[1:] > _AGAIN * areas[1 : len(covered)])
+            if any(_lies_around(free, whole & (annotated[box] == nucleus)) for nucleus in again):
+                continue
         if free.sum() > LEAST_LEFT * whole.sum():
             number += 1
             labels[box][free] = number
             scores[number] = float(proposals.scores[index])
     return Propagated(labels, scores)
+
+
+def _lies_around(region: NDArray[np.bool_], nucleus: NDArray[np.bool_]) -> bool:
+    """Whether no straight line through the middle of the nucleus has all of the region on one side."""
+    offsets = np.argwhere(region) - np.argwhere(nucleus).mean(axis=0)
+    rows, columns = offsets[offsets.any(axis=1)].T
+    directions = np.sort(np.arctan2(rows, columns))
+    gaps = np.diff(directions, append=directions[:1] + 2 * np.pi)
+    return bool(directions.size and gaps.max() < np.pi - _TINY)
 
 
 def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
