@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nuxel.cli.train import train_half
+from nuxel.cli.train import train_half, warnings_told
 from nuxel.errors import UsageError
 
 
@@ -41,7 +41,8 @@ def run(options: argparse.Namespace) -> int:
 
     study = read_study(options.folder, options.budget, options.data)
     out = options.out or Path("runs") / options.folder.resolve().name
-    failed = run_study(study, out, seeds=options.seeds, only=options.only, tell=_tell)
+    with warnings_told(_tell):
+        failed = run_study(study, out, seeds=options.seeds, only=options.only, tell=_tell)
     print(write_page(study, out, failed), end="")
     return 1 if failed else 0
 

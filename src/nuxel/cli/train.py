@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from nuxel.errors import NuxelError, UsageError
@@ -42,13 +44,12 @@ def run(options: argparse.Namespace) -> int:
         recipe = read_recipe(options.recipe, options.set)
         if options.init is not None:
             recipe = make_recipe({**recipe.raw, "init": options.init}, str(options.recipe))
-        if options.folds is not None:
-            found = train_folds(recipe, options.out, options.folds, resume=options.resume, tell=_tell)
-            for name, (mean, deviation) in found.items():
-                print(f"{name}: {mean:.4f} +- {deviation:.4f} over {options.folds} folds")
-            return 0
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: _tell(str(message))
+        with warnings_told(_tell):
+            if options.folds is not None:
+                found = train_folds(recipe, options.out, options.folds, resume=options.resume, tell=_tell)
+                for name, (mean, deviation) in found.items():
+                    print(f"{name}: {mean:.4f} +- {deviation:.4f} over {options.folds} folds")
+                return 0
             checkpoint = train(recipe, options.out, resume=options.resume)
     except NuxelError as error:  # a run either starts or does not: there is no input to go on with
         raise UsageError(str(error)) from None
@@ -56,6 +57,14 @@ def run(options: argparse.Namespace) -> int:
         f"trained: {checkpoint}; make a model file of it with: nuxel export-model {options.out} --out MODEL.onnx"
     )
     return 0
+
+
+@contextmanager
+def warnings_told(tell: Callable[[str], None]) -> Iterator[None]:
+    """While active, warnings are sentences for the user, without the place in the code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: tell(str(message))
+        yield
 
 
 def _tell(text: str) -> None:
