@@ -171,6 +171,24 @@ def test_curves_do_not_drift(some: Set, toy_model: Path) -> None:
         assert row["reason"].startswith("outlines overlap in ")
 
 
+def test_a_hidden_outline_is_no_proposal(some: Set, toy_model: Path) -> None:
+    """It has no pixel, but keeps its number, its curve and its mark."""
+    folder, _ = some
+    square = [[10, 10], [30, 10], [30, 31], [10, 31], [10, 10]]
+    far = [[900, 900], [930, 900], [930, 931], [900, 900]]
+    path = folder / "annotated" / "a.geojson"
+    (folder / "annotated" / "a.tif").unlink()
+    kinds = [{"type": "Polygon", "coordinates": [ring]} for ring in (square, far)]
+    path.write_text(json.dumps([{"type": "Feature", "geometry": kind} for kind in kinds]))
+    more = ["--annotations", path, "--partial", "--scale", 1]
+    assert run(toy_model, folder, *more, images="set/images/a.png") == 0
+    features = json.loads((folder / "out" / "a_nuclei.geojson").read_text())["features"]
+    assert [one["properties"]["label"] for one in features] == [1, 2, 3, 4, 5]
+    assert [one["properties"]["source"] for one in features] == ["human"] * 2 + ["proposed"] * 3
+    assert features[1]["geometry"] == kinds[1]
+    assert np.unique(read_labels(folder / "out" / "a_labels.tif")).tolist() == [-1, 1, 3, 4, 5]
+
+
 def test_runs_into_one_folder_share_a_summary(some: Set, toy_model: Path) -> None:
     folder, _ = some
     for name in ("a.png", "plate/b.png"):

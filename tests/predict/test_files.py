@@ -435,6 +435,12 @@ class TestSecondRun:
         assert statuses(segment_files([path], job)) == ["done"]
         assert (job.out / f"a{end}").is_file()
 
+    @pytest.mark.parametrize("end", PRODUCTS)
+    def test_an_empty_product(self, path: Path, job: Job, end: str) -> None:
+        (job.out / f"a{end}").write_bytes(b"")
+        assert statuses(segment_files([path], job)) == ["done"]
+        assert (job.out / f"a{end}").stat().st_size
+
     @pytest.mark.parametrize("content", [b"", b"II*\x00 and then nothing", b"labels"])
     def test_a_label_image_that_does_not_vouch(self, path: Path, job: Job, content: bytes) -> None:
         (job.out / "a_labels.tif").write_bytes(content)

@@ -25,14 +25,8 @@ from nuxel.instances import Instances
 from nuxel.labels.read import read_labels
 from nuxel.labels.relabel import relabel
 from nuxel.predict.model import Model
-from nuxel.predict.propagate import (
-    Propagated,
-    Propagation,
-    Task,
-    draw_propagated,
-    propagate,
-    propagate_files,
-)
+from nuxel.predict.propagate import Propagated, draw_propagated, propagate
+from nuxel.predict.propagate_files import Propagation, Task, propagate_files
 
 Labels = NDArray[np.int32]
 SHAPE = (9, 11)
@@ -181,6 +175,10 @@ class TestPropagate:
         assert propagate(row(highest, -1), proposals(row(0, 0))).labels.tolist() == [[highest, -1]]
         with pytest.raises(NuxelError, match="the number 2147483647, which leaves none"):
             propagate(row(highest, -1), proposals(row(0, 1)))
+
+    def test_numbers_of_nuclei_without_a_pixel_are_taken(self) -> None:
+        assert propagate(row(3, -1), proposals(row(0, 1)), taken=7).labels.tolist() == [[3, 8]]
+        assert propagate(row(9, -1), proposals(row(0, 1)), taken=7).labels.tolist() == [[9, 10]]
 
     def test_the_annotations_array_is_left_alone(self) -> None:
         annotations = row(-1, 3, 0)

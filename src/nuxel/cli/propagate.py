@@ -11,7 +11,7 @@ from nuxel.errors import UsageError
 
 if TYPE_CHECKING:
     from nuxel.predict.networks import Detector, Network
-    from nuxel.predict.propagate import Task
+    from nuxel.predict.propagate_files import Task
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from nuxel.cli.progress import progress_bar
     from nuxel.predict.pipeline import Options
-    from nuxel.predict.propagate import Propagation, propagate_files
+    from nuxel.predict.propagate_files import Propagation, propagate_files
 
     chosen = Options(
         threshold=options.threshold,
@@ -80,7 +80,7 @@ def _tasks(options: argparse.Namespace) -> list[Task]:
     from nuxel.evaluation.label_sets import find_labels, image_name
     from nuxel.evaluation.pairs import match_names
     from nuxel.image.find import find_images, refuse_collisions
-    from nuxel.predict.propagate import Task
+    from nuxel.predict.propagate_files import Task
 
     given, out = options.annotations, options.out
     if given.resolve() in (out.resolve(), *out.resolve().parents):

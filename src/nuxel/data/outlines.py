@@ -71,9 +71,8 @@ class Outlines:
         """Pixels that more than one nucleus encloses."""
         runs = polygon_runs(self._parts, shape)
         owner = np.repeat(self._owner[runs.value].astype(np.int64), runs.stop - runs.start)
-        pixels = np.unique(pixels_of(runs, shape[1]) * (len(self.nuclei) + 1) + owner) // (
-            len(self.nuclei) + 1
-        )
+        several = len(self.nuclei) + 1
+        pixels = np.unique(pixels_of(runs, shape[1]) * several + owner) // several
         return int((np.unique(pixels, return_counts=True)[1] > 1).sum())
 
 

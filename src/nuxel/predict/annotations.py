@@ -57,8 +57,8 @@ class Annotations:
     notes: Sequence[str] = ()
 
 
-def read_annotations(source: LabelReader, shape: tuple[int, int]) -> Annotations:
-    """The annotations of an image of this shape.
+def read_annotations(source: LabelReader | None, shape: tuple[int, int]) -> Annotations:
+    """The annotations of an image of this shape; without a source nothing is annotated.
 
     Nuclei of a GeoJSON file have the numbers that its property ``label`` gives them, if each has a positive one of its
     own, and their places in the file otherwise. Proposals of an earlier round are known by the class ``proposed`` of
@@ -70,6 +70,8 @@ def read_annotations(source: LabelReader, shape: tuple[int, int]) -> Annotations
     NuxelError
         If they cannot be read, or are of another shape.
     """
+    if source is None:
+        return Annotations(np.full(shape, UNKNOWN, np.int32))
     path = Path(source.where)
     if path.suffix.lower() in OUTLINE_SUFFIXES:
         return _drawn(load_outlines(path), shape)
@@ -138,8 +140,3 @@ def _read_table(path: Path) -> dict[int, float | None]:
             f"{path}: not the table that nuxel propagate wrote ({error}); mend it, or remove it to take all "
             "its nuclei for annotated by you"
         ) from error
-
-
-def unknown_everywhere(shape: tuple[int, int]) -> Labels:
-    """Labels of an image of which nothing is annotated."""
-    return np.full(shape, UNKNOWN, np.int32)

@@ -1,0 +1,285 @@
+"""``nuxel propagate`` over many files: annotations in, corrected sets out, nothing of a person's overwritten."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from nuxel import __version__
+from nuxel.data.outlines import OUTLINES_END
+from nuxel.data.thin import UNKNOWN
+from nuxel.errors import NuxelError, UsageError
+from nuxel.export.atomic import replacing
+from nuxel.export.geojson import write_geojson
+from nuxel.export.label_tiff import prepared_labels
+from nuxel.export.png import encode_png
+from nuxel.image.find import FoundImage
+from nuxel.image.image import Image
+from nuxel.image.normalise import normalise
+from nuxel.image.read import read_image
+from nuxel.labels.relabel import relabel
+from nuxel.labels.splines import splines_of
+from nuxel.predict.annotations import (
+    HUMAN,
+    PROPOSED,
+    TABLE_END,
+    Annotations,
+    LabelReader,
+    Labels,
+    read_annotations,
+)
+from nuxel.predict.networks import Detector, Network
+from nuxel.predict.pipeline import Options, segment_normalised
+from nuxel.predict.propagate import Propagated, draw_propagated, propagate
+
+
+@dataclass(frozen=True)
+class Task:
+    """An image, what is annotated of it, and all its nuclei, each if there is such."""
+
+    image: FoundImage
+    annotations: LabelReader | None
+    truth: LabelReader | None = None
+
+
+@dataclass(frozen=True)
+class PropagatedRow:
+    """One image of a run; the fields are the columns of summary.csv, and ``None`` is an empty field.
+
+    Parameters
+    ----------
+    status
+        ``done`` or ``failed``.
+    reason
+        Why it failed, or what the user should know of the result.
+    human, proposed
+        How many nuclei were annotated, and how many were added.
+    coverage
+        Share of the image's pixels that are annotated, background included, or covered by a proposal.
+    """
+
+    file: str
+    status: str
+    reason: str = ""
+    human: int | None = None
+    proposed: int | None = None
+    coverage: float | None = None
+
+
+@dataclass(frozen=True)
+class Propagation:
+    """How the nuclei of many images are propagated, and where to.
+
+    Parameters
+    ----------
+    network
+        A model file or a run, opened.
+    out
+        Folder for the products, which keep the sub-folders of their images.
+    options
+        As for ``nuxel segment``.
+    partial
+        In the annotations 0 means not annotated, rather than background.
+    tolerance
+        Of the splines, in pixels: see :func:`nuxel.labels.splines.fit_spline`.
+    complete
+        What is neither annotated nor proposed is background: the labels are full ones then, without -1.
+
+    Raises
+    ------
+    UsageError
+        If the tolerance is not a positive number.
+    """
+
+    network: Network | Detector
+    out: Path
+    options: Options = field(default_factory=Options)
+    partial: bool = False
+    tolerance: float = 1.0
+    complete: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.tolerance > 0 and math.isfinite(self.tolerance)):
+            raise UsageError(f"the tolerance must be a positive number of pixels, got {self.tolerance}")
+
+
+def propagate_files(
+    tasks: Sequence[Task],
+    how: Propagation,
+    progress: Callable[[int, int, PropagatedRow], None] | None = None,
+) -> list[PropagatedRow]:
+    """Propagate the annotations of many images, and write for each, after its name
+
+    - ``_labels.tif``: the label image,
+    - ``_nuclei.csv``: the source of each nucleus, and its score if it is proposed,
+    - ``_nuclei.geojson``: their outlines as splines (:func:`nuxel.export.geojson.nuclei_geojson`); those that came as
+      GeoJSON stay as they are,
+    - ``_overlay.png``: :func:`draw_propagated`;
+
+    and ``summary.csv``, where the rows of other images stay. Nothing is overwritten, since a person may have corrected
+    it. An image that fails is reported in its row, and the others are still done. One without annotations has all its
+    nuclei proposed. What an earlier round proposed and nobody has confirmed since stays marked as proposed.
+
+    Parameters
+    ----------
+    progress
+        Called with (done, total, row) after each image.
+
+    Raises
+    ------
+    UsageError
+        Before anything is written: a product is there already, or the folder cannot be made.
+    """
+    for task in tasks:
+        for path in _products(task, how.out):
+            if path.exists():
+                raise UsageError(
+                    f"{path}: exists already, and may have been corrected; choose another folder or remove it"
+                )
+    try:
+        for folder in {path.parent for task in tasks for path in _products(task, how.out)}:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{how.out}: the output folder cannot be written ({error.strerror}); choose another with --out"
+        ) from None
+    rows: list[PropagatedRow] = []
+    try:
+        for task in tasks:
+            rows.append(_attempt(task, how))
+            if progress:
+                progress(len(rows), len(tasks), rows[-1])
+    finally:
+        _write_summary(how.out / "summary.csv", rows)
+    return rows
+
+
+def _write_summary(path: Path, rows: Sequence[PropagatedRow]) -> None:
+    """Rows of a run after those of earlier runs into the same folder."""
+    names = [column.name for column in fields(PropagatedRow)]
+    mine = [list(asdict(row).values()) for row in rows]
+    earlier: list[list[Any]] = []
+    if path.exists():
+        with path.open(encoding="utf-8", errors="backslashreplace", newline="") as file:
+            header, *lines = [*csv.reader(file)] or [names]
+        done = {row.file for row in rows}
+        earlier = [line for line in lines if header == names and line and line[0] not in done]
+    _write_csv(path, names, [*earlier, *mine])
+
+
+def _products(task: Task, out: Path) -> list[Path]:
+    """The files of an image, its label image last."""
+    stem = out / task.image.relative
+    ends = (TABLE_END, OUTLINES_END, "_overlay.png", "_labels.tif")
+    return [stem.with_name(stem.name + end) for end in ends]
+
+
+def _attempt(task: Task, how: Propagation) -> PropagatedRow:
+    """The row of an image, which must never take the others down."""
+    path = task.image.path
+    try:
+        return _propagate_file(task, how)
+    except NuxelError as error:
+        reason = str(error)
+    except MemoryError:
+        reason = f"{path}: not enough memory for an image of this size"
+    except Exception as error:
+        reason = " ".join(f"{path}: unexpected {type(error).__name__}: {error}".split())
+    return PropagatedRow(str(path), "failed", reason)
+
+
+def _propagate_file(task: Task, how: Propagation) -> PropagatedRow:
+    image = read_image(task.image.path)
+    shape = image.height, image.width
+    known = read_annotations(task.annotations, shape)
+    truth = None if task.truth is None else read_annotations(task.truth, shape).labels
+    annotations = known.labels
+    if how.partial:
+        annotations = np.where(annotations == 0, np.int32(UNKNOWN), annotations)
+    display = normalise(image.pixels)
+    seen = segment_normalised(display, how.network, how.options, image.pixel_size_um)
+    found = propagate(annotations, seen.nuclei, max(known.features, default=0))
+    if how.complete:
+        np.maximum(found.labels, 0, out=found.labels)
+    propagated = Propagated(found.labels, {**known.proposed, **found.scores})
+    picture = draw_propagated(display, annotations, propagated, truth)
+    sources = _write(task, how, image, propagated, known, picture)
+    notes = [seen.warning] if seen.warning else []
+    notes += known.notes
+    if scattered := _in_parts(propagated.labels):
+        notes.append(
+            f"{scattered} nuclei have several parts; the outlines show the largest, the labels all of them"
+        )
+    if (annotations < 0).all():
+        notes.append("nothing was annotated")
+    elif (annotations >= 0).all():
+        notes.append(
+            "all of it is annotated, so nothing was proposed; give what nobody looked at a negative number, or say "
+            "--partial if 0 means that"
+        )
+    return PropagatedRow(
+        str(task.image.path),
+        "done",
+        "; ".join(notes),
+        sources.count(HUMAN),
+        sources.count(PROPOSED),
+        float((propagated.labels != UNKNOWN).mean()),
+    )
+
+
+def _in_parts(labels: Labels) -> int:
+    """How many nuclei consist of several 8-connected regions."""
+    dense = relabel(np.maximum(labels, 0))  # a number may be in the thousands of millions
+    masks = (dense[box] == number for number, box in enumerate(ndimage.find_objects(dense), 1))
+    return sum(ndimage.label(mask, np.ones((3, 3)))[1] > 1 for mask in masks)
+
+
+def _write(
+    task: Task,
+    how: Propagation,
+    image: Image,
+    propagated: Propagated,
+    known: Annotations,
+    picture: NDArray[np.uint8],
+) -> list[str]:
+    """Write the products of an image, and return the source of each nucleus, also of those that others hide."""
+    table, outlines, overlay, labels = _products(task, how.out)
+    hidden = {number: PROPOSED if number in known.proposed else HUMAN for number in known.features}
+    described = {
+        number: {"source": source, "score": propagated.scores.get(number)}
+        for number, source in sorted({**hidden, **propagated.sources()}.items())
+    }
+    record = {"nuxel": __version__, "propagated": how.network.card.title}
+    with prepared_labels(labels, propagated.labels, image.pixel_size_um, json.dumps(record)):
+        _write_csv(
+            table, ["label", "source", "score"], ([n, *values.values()] for n, values in described.items())
+        )
+        named = {
+            number: {**values, "classification": {"name": values["source"]}}
+            for number, values in described.items()
+        }
+        splines = splines_of(np.maximum(propagated.labels, 0), how.tolerance)
+        write_geojson(outlines, splines, named, known.features)
+        with replacing(overlay) as part:
+            part.write_bytes(encode_png(picture))
+    return [str(values["source"]) for values in described.values()]
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    """UTF-8 with a header; floats with six digits, None as an empty field."""
+    with (
+        replacing(path) as part,
+        part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
