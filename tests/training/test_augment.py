@@ -6,8 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from skimage import color, data
 
 from nuxel.errors import UsageError
+from nuxel.training import augment
 from nuxel.training.augment import (
     Augmentation,
     embossed,
@@ -207,6 +209,21 @@ class TestView:
             drawn.append(rng.bit_generator.state["state"]["state"])
         assert drawn == DRAWN
 
+    def test_paint_reaches_the_view(self, draw) -> None:
+        image, labels = draw(80, 1)
+        plain, painted = (
+            random_view(
+                image,
+                labels,
+                64,
+                dataclasses.replace(STILL, zoom_range=(1, 1), turn=False, paint_p=probability),
+                np.random.default_rng(3),
+            )
+            for probability in (0.0, 1.0)
+        )
+        assert (plain[0] - painted[0]).abs().mean() > 0.05
+        assert painted[0].shape == plain[0].shape
+
     def test_clusters_reach_the_view(self, draw) -> None:
         image, labels = draw(80, 1)
         still = dataclasses.replace(STILL, zoom_range=(1, 1))
@@ -344,6 +361,32 @@ class TestAppearance:
         )
         assert tinted.max().item() == 0.5
         assert tinted.min().item() < 0.5
+
+    def test_stains_are_unmixed_scaled_and_mixed_again(self) -> None:
+        """Against scikit-image's colour deconvolution."""
+        picture = torch.from_numpy(data.immunohistochemistry()[:40, :50]).permute(2, 0, 1).float() / 255
+        picture = picture.clamp(1 / 256, 1)
+        labels = torch.zeros(40, 50, dtype=torch.int32)
+        how = dataclasses.replace(STILL, concentration_p=1)
+        changed = random_appearance(picture, labels, how, np.random.default_rng(0))
+        assert (changed - picture).abs().mean() > 0.01
+
+        class Fixed:
+            """What is drawn: the logarithms of the factors first, then the shifts."""
+
+            def __init__(self, *drawn: float) -> None:
+                self.drawn = iter(drawn)
+
+            def normal(self, _mean: float, _spread: float, shape: tuple[int, ...]) -> np.ndarray:
+                return np.full(shape, next(self.drawn))
+
+        kept = augment._other_concentrations(picture, Fixed(0, 0))
+        torch.testing.assert_close(kept, picture, atol=1e-5, rtol=0)
+        changed = augment._other_concentrations(picture, Fixed(np.log(0.8), 0.05))
+        density = -np.log(picture.permute(1, 2, 0).numpy())
+        stains = density @ color.hed_from_rgb * 0.8 + 0.05
+        expected = np.clip(np.exp(-stains @ color.rgb_from_hed), 0, 1)
+        assert np.abs(changed.permute(1, 2, 0).numpy() - expected).max() < 1e-4
 
     def test_contrast_changes_nuclei_and_hardly_the_background(self, draw) -> None:
         image, labels = draw(64, 3)

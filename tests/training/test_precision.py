@@ -72,7 +72,7 @@ def test_every_system_learns_in_it_and_answers_in_float32(name: str) -> None:
     labels = np.zeros((2, 128, 128), np.int32)
     labels[:, 10:40, 20:55], labels[:, 60:100, 60:90] = 1, 2
     images = torch.rand(2, 3, 128, 128)
-    targets = torch.from_numpy(np.stack([recipe.system.draw_targets(one) for one in labels]))
+    targets = torch.from_numpy(np.stack([recipe.system.draw_targets(one) for one in labels])).float()
     losses = {}
     for mixed in (False, True):
         torch.manual_seed(0)

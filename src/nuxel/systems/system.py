@@ -56,8 +56,8 @@ class System(Protocol):
 
     def build(self) -> nn.Module: ...
 
-    def draw_targets(self, labels: NDArray[np.int32]) -> NDArray[np.float32]:
-        """``(H, W)`` labels -> what the loss compares with, ``(K, H, W)`` float32."""
+    def draw_targets(self, labels: NDArray[np.int32]) -> NDArray[np.floating]:
+        """``(H, W)`` labels -> what the loss compares with, ``(K, H, W)``, as narrow as it can be exact enough."""
 
     def compute_loss(
         self, network: nn.Module, images: Tensor, targets: Tensor, annotated: Tensor

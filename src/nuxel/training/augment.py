@@ -2,7 +2,8 @@
 
 Source: multi-head U-Net paper, section 5.1 (rotations, flips, channel shuffle, zoom, shear) and section 8, future work
 (blur, Gaussian noise, pixel dropout, emboss, piecewise affine, perspective, brightness and contrast, synthetic
-conglomerates); the paper gives no sizes. Beyond it: the elastic field, stains, shading, inversion, resolution.
+conglomerates); the paper gives no sizes. Beyond it: the elastic field, stains, shading, inversion, resolution, and
+views that are painted (:mod:`nuxel.training.paint`).
 
 Everything draws from the generator that is handed in, never from a global one, so that a sample is a pure function
 of (seed, position). A change whose probability is 0 by default draws nothing while it is 0, so that a recipe's
@@ -18,6 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
+from skimage.color import hed_from_rgb, rgb_from_hed
 from skimage.measure import label as connected_components
 from torch import Tensor
 from torch.nn import functional
@@ -26,6 +29,7 @@ from torchvision.transforms.v2 import functional as v2
 from nuxel.data.clusters import paste_clusters
 from nuxel.data.targets import diameters
 from nuxel.errors import UsageError
+from nuxel.training.paint import paint
 
 Rng = np.random.Generator
 
@@ -52,6 +56,11 @@ class Augmentation:
         Nuclei of the image are pasted beside others: :func:`nuxel.data.clusters.paste_clusters`.
     elastic_p, piecewise_p, perspective_p
         A smooth shift of pixels; one that is affine within each triangle of a grid; a tilted plane.
+    concentration_p
+        In a colour image, more or less of each stain: haematoxylin, eosin and the rest are told apart by colour
+        deconvolution (Ruifrok and Johnston 2001), and each is scaled and shifted (Tellez et al. 2018).
+    paint_p
+        Nuclei and background get new colours and textures: :func:`nuxel.training.paint.paint`.
     light_p
         Gamma, gain and shift: brightness and contrast.
     dropout_p
@@ -82,6 +91,8 @@ class Augmentation:
     perspective_p: float = 0.0
     emboss_p: float = 0.0
     dropout_p: float = 0.0
+    concentration_p: float = 0.0
+    paint_p: float = 0.0
     turn: bool = True
 
     def __post_init__(self) -> None:
@@ -111,6 +122,8 @@ def random_view(
     if _chosen(how.cluster_p, rng):
         image, labels = paste_clusters(image, labels, rng)
     picture, drawn = random_warp(image, labels, crop, how, rng)
+    if _chosen(how.paint_p, rng):
+        picture = paint(picture, drawn, rng)
     picture = random_appearance(picture, torch.from_numpy(drawn), how, rng)
     return picture, drawn
 
@@ -169,27 +182,37 @@ def _grid(shape: tuple[int, ...], crop: int, zoom: float, how: Augmentation, rng
     reach = np.minimum(np.array(shape) / 2, crop / 2 / zoom)
     centre = rng.uniform(reach, np.array(shape) - reach)
     axis = np.arange(crop) + 0.5 - crop / 2
-    offsets = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1)
+    down, right = axis[:, None], axis[None, :]
     if rng.random() < how.elastic_p:
-        offsets = offsets + _smooth_field(crop, rng)
+        field = _smooth_field(crop, rng)
+        down, right = down + field[0], right + field[1]
     if _chosen(how.piecewise_p, rng):
         count = int(rng.integers(4, 9))
         cell = crop / (count - 1)
         nodes = rng.uniform(-1, 1, (count, count, 2)) * cell * rng.uniform(0.05, 0.2)
-        offsets = offsets + piecewise_affine_shift(nodes, crop)
+        shift = piecewise_affine_shift(nodes, crop)
+        down, right = down + shift[..., 0], right + shift[..., 1]
     if _chosen(how.perspective_p, rng):
+        offsets = np.stack(np.broadcast_arrays(down, right), -1)
         offsets = tilted(offsets, rng.uniform(-0.2, 0.2, 2) / (crop / 2))
-    places = offsets @ matrix.T + centre
-    scaled = places * 2 / np.array(shape) - 1
-    return torch.from_numpy(scaled[None, ..., ::-1].astype(np.float32))
+        down, right = offsets[..., 0], offsets[..., 1]
+    grid = np.empty((1, crop, crop, 2), np.float32)
+    for place, side in enumerate(shape):  # grid_sample wants the place across first
+        grid[0, ..., 1 - place] = (matrix[place, 0] * 2 / side * down + matrix[place, 1] * 2 / side * right) + (
+            centre[place] * 2 / side - 1
+        )
+    return torch.from_numpy(grid)
 
 
-def _smooth_field(crop: int, rng: Rng) -> NDArray[np.float64]:
+def _smooth_field(crop: int, rng: Rng) -> NDArray[np.float32]:
+    """Shifts down and right, ``(2, crop, crop)``."""
     knots = int(rng.integers(4, 9))
     amplitude = rng.uniform(0.05, 0.2) * crop / knots
-    coarse = torch.from_numpy(rng.standard_normal((1, 2, knots, knots)) * amplitude)
-    field = functional.interpolate(coarse, (crop, crop), mode="bicubic", align_corners=True)
-    return field[0].permute(1, 2, 0).numpy()
+    coarse = torch.from_numpy((rng.standard_normal((1, 2, knots, knots)) * amplitude).astype(np.float32))
+    field: NDArray[np.float32] = functional.interpolate(
+        coarse, (crop, crop), mode="bicubic", align_corners=True
+    )[0].numpy()
+    return field
 
 
 def piecewise_affine_shift(nodes: NDArray[np.float64], side: int) -> NDArray[np.float64]:
@@ -260,7 +283,7 @@ def _nucleus_contrast(picture: Tensor, labels: Tensor, rng: Rng) -> Tensor:
     weakest = rng.uniform(0.25, 0.8)
     strength = torch.from_numpy(rng.uniform(weakest, 1.1, int(labels.max()) + 1).astype(np.float32))
     strength[0] = 1
-    factor: Tensor = v2.gaussian_blur(strength[labels.clamp(min=0).long()][None], [5, 5], [1.0, 1.0])
+    factor = _blurred(strength[labels.clamp(min=0).long()][None], 1.0, 2)
     return background + (picture - background) * factor
 
 
@@ -272,6 +295,8 @@ def _random_stain(picture: Tensor, how: Augmentation, rng: Rng) -> Tensor:
             gains[rng.integers(3)] = 1
             picture = picture * torch.from_numpy(gains.astype(np.float32))[:, None, None]
         return picture
+    if _chosen(how.concentration_p, rng):
+        picture = _other_concentrations(picture, rng)
     if rng.random() < how.stain_p:
         powers = torch.from_numpy(np.exp(rng.normal(0, 0.25, 3)).astype(np.float32))[:, None, None]
         picture = picture.clamp(0, 1) ** powers
@@ -283,6 +308,18 @@ def _random_stain(picture: Tensor, how: Augmentation, rng: Rng) -> Tensor:
         weights = torch.from_numpy(rng.dirichlet([1, 1, 1]).astype(np.float32))[:, None, None]
         picture = (picture * weights).sum(0, keepdim=True).expand(3, -1, -1)
     return picture
+
+
+_UNMIXED, _MIXED = (torch.from_numpy(m.T.astype(np.float32)) for m in (hed_from_rgb, rgb_from_hed))
+
+
+def _other_concentrations(picture: Tensor, rng: Rng) -> Tensor:
+    """More or less of each stain: the optical densities of ``(3, H, W)``, unmixed, scaled, shifted and mixed again."""
+    scale = torch.from_numpy(np.exp(rng.normal(0, 0.3, (3, 1))).astype(np.float32))
+    shift = torch.from_numpy(rng.normal(0, 0.03, (3, 1)).astype(np.float32))
+    density = -picture.clamp(1 / 256, 1).log().reshape(3, -1)
+    stains = (_UNMIXED @ density) * scale + shift
+    return (-(_MIXED @ stains)).exp().clamp(0, 1).reshape(picture.shape)
 
 
 def _shading(picture: Tensor, rng: Rng) -> Tensor:
@@ -297,8 +334,7 @@ def _random_sharpness(picture: Tensor, how: Augmentation, rng: Rng) -> Tensor:
     height, width = picture.shape[1:]
     if rng.random() < how.blur_p:
         sigma = float(np.exp(rng.uniform(np.log(0.4), np.log(2.5))))
-        size = 2 * int(np.ceil(2 * sigma)) + 1
-        blurred: Tensor = v2.gaussian_blur(picture, [size, size], [sigma, sigma])
+        blurred = _blurred(picture, sigma, math.ceil(2 * sigma))
         sharpen = rng.random() < 0.3
         picture = picture + (picture - blurred) * float(rng.uniform(0.3, 1)) if sharpen else blurred
     if rng.random() < how.resolution_p:
@@ -316,6 +352,12 @@ def _random_sharpness(picture: Tensor, how: Augmentation, rng: Rng) -> Tensor:
     return picture
 
 
+def _blurred(picture: Tensor, sigma: float, radius: int) -> Tensor:
+    """A Gaussian blur of ``(C, H, W)``, mirrored at the edge."""
+    sigmas, radii = (0, sigma, sigma), (0, radius, radius)
+    return torch.from_numpy(ndimage.gaussian_filter(picture.numpy(), sigmas, mode="mirror", radius=radii))
+
+
 def embossed(picture: Tensor, angle: float, strength: float) -> Tensor:
     """A relief lit from ``angle``: ``strength`` times the slope in that direction on top of ``(C, H, W)``."""
     around = functional.pad(picture[None], (1, 1, 1, 1), mode="replicate")[0]
@@ -329,7 +371,7 @@ def _noise(picture: Tensor, rng: Rng) -> Tensor:
     channels = 1 if rng.random() < 0.5 else 3
     noise = torch.from_numpy(rng.standard_normal((channels, *picture.shape[1:]), np.float32))
     if rng.random() < 0.3:
-        noise = v2.gaussian_blur(noise, [3, 3], [0.8, 0.8]) * 2
+        noise = _blurred(noise, 0.8, 1) * 2
     spread = float(np.exp(rng.uniform(np.log(0.01), np.log(0.12))))
     signal = picture.clamp(0, 1).sqrt() if rng.random() < 0.5 else torch.ones(())
     return spread * signal * noise

@@ -18,7 +18,7 @@ from nuxel.predict.card import ModelCard
 from nuxel.training.model_card import make_card
 from nuxel.training.precision import GroupedConvolutionsInFull
 from nuxel.training.recipe import Recipe
-from nuxel.training.samples import Sample
+from nuxel.training.samples import Sample, widened
 from nuxel.training.schedule import Schedule
 from nuxel.training.validate import TorchNetwork, Validation, Whole
 
@@ -53,7 +53,7 @@ class TrainingModule(pl.LightningModule):
     def training_step(self, batch: Sample, _: int) -> Tensor:
         # what samples or drops within a network draws from here: a function of the step, so that a run can resume
         torch.manual_seed(_mixed(self.recipe.seed, self.global_step, self.global_rank))
-        images, targets, annotated = batch
+        images, targets, annotated = widened(batch)
         images = images.contiguous(memory_format=torch.channels_last)
         mixed = torch.is_autocast_enabled("cpu")
         with GroupedConvolutionsInFull() if mixed else nullcontext():

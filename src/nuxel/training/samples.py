@@ -17,6 +17,7 @@ from nuxel.training.augment import Augmentation, random_view
 from nuxel.training.validate import Whole
 
 Sample = tuple[Tensor, Tensor, Tensor]
+"""Image, targets and where is annotated: of one view, or of a batch of them."""
 
 
 class RandomViews(Dataset[Sample]):
@@ -24,13 +25,17 @@ class RandomViews(Dataset[Sample]):
 
     Groups are drawn with a probability proportional to their size to the power ``balance`` (1: as they come,
     0: every group alike), images evenly within their group; ``groups`` has the group of each image.
+
+    A sample is as narrow as it can be, since processes hand it over faster than they could draw a wide one: the image
+    ``(3, crop, crop)`` uint8, which is what predicting sees too; its targets as ``targets`` draws them; and where it
+    is annotated, ``(1, crop, crop)`` bool. :func:`widened` makes them what a network takes.
     """
 
     def __init__(
         self,
         images: Sequence[Whole],
         groups: Sequence[str],
-        targets: Callable[[NDArray[np.int32]], NDArray[np.float32]],
+        targets: Callable[[NDArray[np.int32]], NDArray[np.floating]],
         augmentation: Augmentation,
         *,
         crop: int,
@@ -52,8 +57,14 @@ class RandomViews(Dataset[Sample]):
             random_view(image, labels, self.crop, self.augmentation, rng) for _ in range(self.candidates)
         ]
         picture, drawn = max(views, key=lambda view: len(nuclei_in(view[1])))
-        annotated = torch.from_numpy((drawn >= 0).astype(np.float32))[None]
-        return picture, torch.from_numpy(self.targets(drawn)), annotated
+        pixels = (picture * 255).round().to(torch.uint8)
+        return pixels, torch.from_numpy(self.targets(drawn)), torch.from_numpy(drawn >= 0)[None]
+
+
+def widened(sample: Sample) -> Sample:
+    """A sample, or a batch, as float32: the image in ``[0, 1]``, the targets, annotated in {0, 1}."""
+    pixels, targets, annotated = sample
+    return pixels.float() / 255, targets.float(), annotated.float()
 
 
 def patches(image: Whole, side: int, stride: int) -> list[Whole]:

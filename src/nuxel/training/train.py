@@ -31,7 +31,7 @@ from nuxel.training.export import LAST
 from nuxel.training.module import TrainingModule
 from nuxel.training.precision import resolve_precision
 from nuxel.training.recipe import Recipe
-from nuxel.training.samples import EpochSampler, RandomViews, Sample, patches
+from nuxel.training.samples import EpochSampler, RandomViews, Sample, patches, widened
 from nuxel.training.schedule import Schedule
 from nuxel.training.start import start_from
 from nuxel.training.validate import Whole, WholeImages
@@ -163,7 +163,7 @@ def _check_annotations(recipe: Recipe, labels: list[NDArray[np.int32]]) -> None:
 def _first_batches(recipe: Recipe, views: RandomViews) -> Iterator[Tensor]:
     batch = recipe.schedule.batch
     for start in range(0, _BATCHES_TO_MEASURE * batch, batch):
-        yield torch.stack([views[start + place][0] for place in range(batch)])
+        yield torch.stack([widened(views[start + place])[0] for place in range(batch)])
 
 
 def _views(recipe: Recipe, images: list[Whole], groups: list[str]) -> RandomViews:
