@@ -150,9 +150,7 @@ class TestLite2:
         assert (encoder.mean, encoder.std) == (IMAGENET_MEAN, IMAGENET_STD)
         images = torch.randn(1, 3, 64, 96)
         with torch.no_grad():
-            theirs = whole.eval().forward_intermediates(
-                images, indices=[0, 1, 2, 3], intermediates_only=True
-            )
+            theirs = whole.eval().forward_intermediates(images, indices=[0, 1, 2, 3], intermediates_only=True)
             ours = encoder(images)
         for mine, other in zip(ours, theirs, strict=True):
             assert (mine - other).abs().max() < 1e-5

@@ -287,7 +287,7 @@ class TestSystem:
     system = MultiheadUNet(network=SMALL)
 
     def perfect(self, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        targets = torch.from_numpy(self.system.draw_targets(labels))[None]
+        targets = torch.from_numpy(self.system.draw_targets(labels))[None].float()
         return torch.cat([(2 * targets[:, :3] - 1) * 40, targets[:, 3:]], 1), targets
 
     def labels(self) -> np.ndarray:

@@ -198,9 +198,9 @@ def _grid(shape: tuple[int, ...], crop: int, zoom: float, how: Augmentation, rng
         down, right = offsets[..., 0], offsets[..., 1]
     grid = np.empty((1, crop, crop, 2), np.float32)
     for place, side in enumerate(shape):  # grid_sample wants the place across first
-        grid[0, ..., 1 - place] = (matrix[place, 0] * 2 / side * down + matrix[place, 1] * 2 / side * right) + (
-            centre[place] * 2 / side - 1
-        )
+        grid[0, ..., 1 - place] = (
+            matrix[place, 0] * 2 / side * down + matrix[place, 1] * 2 / side * right
+        ) + (centre[place] * 2 / side - 1)
     return torch.from_numpy(grid)
 
 

@@ -95,7 +95,8 @@ def _texture(shape: tuple[int, int], rng: Rng, amplitude: float) -> Field:
 def _around(solid: Field, rng: Rng) -> Field:
     """How much cytoplasm there is, ``(H, W)`` in ``[0, 1]``: a soft zone around the nuclei, thicker in some places."""
     spread = ndimage.gaussian_filter(solid, rng.uniform(3, 10))
-    return np.clip(2 * spread * (1 + _texture((solid.shape[0], solid.shape[1]), rng, 0.5)), 0, 1)
+    cytoplasm: Field = np.clip(2 * spread * (1 + _texture((solid.shape[0], solid.shape[1]), rng, 0.5)), 0, 1)
+    return cytoplasm
 
 
 def _detail(picture: Field, inside: NDArray[np.bool_]) -> Field:
