@@ -63,6 +63,19 @@ class TestFile:
             control = np.array(feature["properties"]["control_points"])[:, ::-1]
             assert iou(Spline(control).rasterise(labels.shape), nucleus) > 0.95
 
+    @pytest.mark.parametrize("held", [None, [], [1, 2], "text", 3])
+    def test_properties_that_are_none_are_replaced(self, held: object) -> None:
+        """RFC 7946 wants an object or null; other programs write other things."""
+        ring = [[1, 1], [9, 1], [9, 9], [1, 1]]
+        feature = {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "properties": held,
+        }
+        (kept,) = nuclei_geojson({}, {4: {"source": "human"}}, {4: feature})["features"]
+        assert kept["geometry"] == feature["geometry"]
+        assert kept["properties"] == {"objectType": "annotation", "source": "human", "label": 4}
+
     def test_what_has_a_feature_already_keeps_its_geometry(self) -> None:
         ring = [[1.23456789, 1], [9, 1], [9, 9], [1, 9], [1.23456789, 1]]
         mine = {

@@ -310,7 +310,7 @@ class TestLearning:
         turned = [np.rot90(image, k).transpose(2, 0, 1) for k in range(3)]
         images = torch.from_numpy(np.stack(turned).astype(np.float32) / 255)
         targets = torch.from_numpy(np.stack([np.rot90(labels, k)[None] for k in range(3)]).astype(np.float32))
-        for _ in range(70):
+        for _ in range(100):
             found = trained.recipe.system.compute_loss(
                 trained.network, images, targets, torch.ones_like(targets)
             )

@@ -63,6 +63,7 @@ class TestViews:
         assert not same(first[0], first[1])
         assert not same(first[0], views(items, seed=1)[0])
 
+    @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # where there is one processor
     def test_workers_do_not_matter(self, items: list[Annotated]) -> None:
         dataset = views(items)
         batches = [

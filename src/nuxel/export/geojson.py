@@ -78,7 +78,8 @@ def nuclei_geojson(
 def _kept(
     feature: Mapping[str, Any], number: int, given: Mapping[str, Any], spline: Spline | None
 ) -> dict[str, Any]:
-    old = feature.get("properties") or {}
+    held = feature.get("properties")
+    old = held if isinstance(held, dict) else {}
     merged = {"objectType": "annotation", **old, **given, "label": number}
     if isinstance(old.get("classification"), dict):
         merged["classification"] = old["classification"]
