@@ -23,7 +23,7 @@ SIDE, PATCH = 2048, 256
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return Model(model_path(DEFAULT_MODEL), threads=1, device="cpu")
+    return Model(model_path(DEFAULT_MODEL), threads=2, device="cpu")
 
 
 @pytest.fixture(scope="module")
