@@ -1,10 +1,14 @@
 import math
+import shlex
 import tomllib
+from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from nuxel.errors import UsageError
+from nuxel.predict.model import DEFAULT_MODEL, Model, model_path
 from nuxel.training.recipe import make_recipe, read_recipe
 from nuxel.training.schedule import Schedule, Stage
 
@@ -27,6 +31,23 @@ def test_recipes_in_the_documentation_are_right() -> None:
     blocks = [part.partition("```")[0] for part in text.split("```toml\n")[1:]]
     recipes = [make_recipe(tomllib.loads(block)) for block in blocks]
     assert 20 in [recipe.schedule.total_epochs for recipe in recipes]
+
+
+def test_commands_in_the_documentation_are_right() -> None:
+    text = (RECIPES.parent / "docs" / "training.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = [shlex.split(line) for line in text.splitlines() if line.startswith("nuxel train recipes/")]
+    assert any("--set" in command for command in commands)
+    for command in commands:
+        sets = [value for flag, value in pairwise(command) if flag == "--set"]
+        recipe = read_recipe(RECIPES.parent / command[2], sets)
+        if "schedule.epochs=10" in sets:
+            assert recipe.schedule.total_epochs == 10
+
+
+def test_the_default_recipe_is_that_of_the_shipped_model() -> None:
+    recipe, card = read_recipe(RECIPES / "default.toml"), Model(model_path(DEFAULT_MODEL), device="cpu").card
+    assert (recipe.about.title, recipe.about.training_data) == (card.title, card.training_data)
+    assert asdict(recipe.system.decoder_rule) == card.decoder_rule
 
 
 def test_every_key_reaches_its_place(recipe_file: Path) -> None:

@@ -75,9 +75,8 @@ class Encoder(nn.Module):
         if self.strides != [2 ** (i + 1) for i in range(depth)]:
             raise NuxelError(f"the encoder {name} has strides {self.strides}, a U-Net needs 2, 4, 8, ...")
         published: Any = self.backbone.pretrained_cfg
-        own = (
-            name in PACKAGED
-        )  # these weights are not timm's, and were trained with ImageNet's own mean and spread
+        # these weights are not timm's, and were trained with ImageNet's own mean and spread
+        own = name in PACKAGED
         self.mean: tuple[float, ...] = IMAGENET_MEAN if own else tuple(published["mean"])
         self.std: tuple[float, ...] = IMAGENET_STD if own else tuple(published["std"])
         _drop_unused_stages(self.backbone)
