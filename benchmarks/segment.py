@@ -40,6 +40,7 @@ from nuxel.measure.nuclei import measure_nuclei
 from nuxel.predict.files import Job, segment_files
 from nuxel.predict.model import DEFAULT_MODEL, Model, model_path
 from nuxel.predict.pipeline import Options, choose_size, decode_maps, run_network, segment_normalised
+from nuxel.tiling.grid import Box
 
 STAGES = ("read", "normalise", "size", "network", "tiles", "decode", "measure", "export")
 REFERENCE_SIDE = 1024
@@ -65,9 +66,9 @@ class TimedModel:
         self.seconds = 0.0
         self._model = model
 
-    def __call__(self, window: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def __call__(self, window: NDArray[np.uint8], inner: Box | None = None) -> NDArray[np.float32]:
         start = time.perf_counter()
-        maps = self._model(window)
+        maps = self._model(window, inner)
         self.seconds += time.perf_counter() - start
         return maps
 

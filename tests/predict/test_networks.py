@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from nuxel.errors import UsageError
 from nuxel.predict.card import ModelCard
-from nuxel.predict.networks import Ensemble, Remembering, Turned
+from nuxel.predict.networks import Ensemble, Network, Remembering, Turned
+from nuxel.tiling.grid import Box, crop
 
 RNG = np.random.default_rng(0)
 
@@ -24,10 +26,10 @@ class Fixed:
         self.card, self.factor, self.looks = card, factor, 0
         self.name, self.sha256 = f"{factor}.onnx", str(factor)
 
-    def __call__(self, window: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def __call__(self, window: NDArray[np.uint8], inner: Box | None = None) -> NDArray[np.float32]:
         self.looks += 1
         maps = np.moveaxis(window, -1, 0).astype(np.float32) * np.float32(self.factor)
-        return maps[[0] * (len(self.card.maps) - 2) + [1, 2]]
+        return crop(maps[[0] * (len(self.card.maps) - 2) + [1, 2]], inner)
 
 
 def picture(height: int, width: int) -> NDArray[np.uint8]:
@@ -58,6 +60,19 @@ class TestRemembering:
         assert network.looks == 2 + 9 + 1
 
 
+@pytest.mark.parametrize("kind", [Remembering, Turned, lambda network: Ensemble([network, network])])
+@pytest.mark.parametrize("shape", [(16, 32), (528, 512)])
+def test_only_the_inner_part_is_given(
+    kind: Callable[[Network], Network], shape: tuple[int, int], toy_card: ModelCard
+) -> None:
+    network = kind(Fixed(toy_card))
+    window = picture(*shape)
+    inner = network(window, (4, 8, 12, 32))
+    assert inner.shape == (4, 8, 24)
+    assert np.array_equal(inner, network(window)[:, 4:12, 8:32])
+    assert np.array_equal(inner, network(window, (4, 8, 12, 32)))
+
+
 class TestTurned:
     def test_an_answer_that_turns_with_the_view_stays(self, toy_card: ModelCard) -> None:
         network = Fixed(toy_card)
@@ -67,10 +82,10 @@ class TestTurned:
 
     def test_the_mean_of_all_eight_views(self, toy_card: ModelCard) -> None:
         class Corner(Fixed):
-            def __call__(self, window: NDArray[np.uint8]) -> NDArray[np.float32]:
+            def __call__(self, window: NDArray[np.uint8], inner: Box | None = None) -> NDArray[np.float32]:
                 maps = np.zeros((4, *window.shape[:2]), np.float32)
                 maps[:, 0, 0] = 1
-                return maps
+                return crop(maps, inner)
 
         maps = Turned(Corner(toy_card))(picture(4, 6))
         expected = np.zeros((4, 6))
@@ -82,11 +97,11 @@ class TestTurned:
         card = dataclasses.replace(toy_card, maps=("nucleus", "offset_y", "offset_x"))
 
         class Pointing(Fixed):
-            def __call__(self, window: NDArray[np.uint8]) -> NDArray[np.float32]:
+            def __call__(self, window: NDArray[np.uint8], inner: Box | None = None) -> NDArray[np.float32]:
                 bright = window[..., 0]
                 y, x = np.unravel_index(bright.argmax(), bright.shape)
                 rows, columns = np.indices(bright.shape)
-                return np.stack([bright, y - rows, x - columns]).astype(np.float32)
+                return crop(np.stack([bright, y - rows, x - columns]).astype(np.float32), inner)
 
         window = np.zeros((6, 9, 3), np.uint8)
         window[1, 7] = 200

@@ -14,6 +14,7 @@ from nuxel.image.normalise import normalise
 from nuxel.image.resample import ScaledImage
 from nuxel.predict.card import ModelCard
 from nuxel.predict.pipeline import Options, decode_maps, decoder_rule, run_network, segment_normalised
+from nuxel.tiling.grid import Box, crop
 
 Draw = Callable[..., NDArray[np.uint8]]
 
@@ -26,23 +27,23 @@ class Brightness:
         self.log_diameter = np.log2(diameter / 16)
         self.windows: list[tuple[int, int]] = []
 
-    def __call__(self, window: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def __call__(self, window: NDArray[np.uint8], inner: Box | None = None) -> NDArray[np.float32]:
         assert window.dtype == np.uint8
         assert window.shape[0] % self.card.stride == window.shape[1] % self.card.stride == 0
         self.windows.append((window.shape[0], window.shape[1]))
         bright = window.mean(axis=2, dtype=np.float32) / 255
-        return np.stack([bright, bright, 0 * bright, np.full_like(bright, self.log_diameter)])
+        return crop(np.stack([bright, bright, 0 * bright, np.full_like(bright, self.log_diameter)]), inner)
 
 
 class Smear(Brightness):
     """Each pixel is the mean of the ``2 r + 1`` pixels around it in its row, so that windows need a halo of r."""
 
-    def __call__(self, window: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def __call__(self, window: NDArray[np.uint8], inner: Box | None = None) -> NDArray[np.float32]:
         maps = super().__call__(window)
         reach = self.card.reach
         padded = np.pad(maps[0], ((0, 0), (reach, reach)))
         mean = sum(padded[:, k : k + maps.shape[2]] for k in range(2 * reach + 1)) / np.float32(2 * reach + 1)
-        return np.stack([mean, mean, maps[2], maps[3]])
+        return crop(np.stack([mean, mean, maps[2], maps[3]]), inner)
 
 
 @pytest.fixture

@@ -55,14 +55,10 @@ class ToyStages:
     )
 
     def __init__(self) -> None:
-        self.freed: list[int] = []
         self.largest = [0, 0, 0]
 
-    def __call__(self, place: int, seen: Mapping[str, Tensor], free: bool) -> Sequence[Tensor]:
-        if free:
-            self.freed.append(place)
-        else:
-            self.largest[place] = max(self.largest[place], *(value.size for value in seen.values()))
+    def __call__(self, place: int, seen: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        self.largest[place] = max(self.largest[place], *(value.size for value in seen.values()))
         assert all(value.dtype == np.float32 and value.flags.c_contiguous for value in seen.values())
         if place == 0:
             return [halved(blurred(seen[IMAGE]))]
@@ -91,13 +87,38 @@ def test_stages_give_what_the_whole_gives(height: int, width: int, largest: int,
     toy = ToyStages()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stages_module, "LARGEST_TILE", largest)
-        maps = run_stages(window, toy.stages, STRIDE, toy)
+        maps = run_stages(window, (0, 0, *shape[:2]), toy.stages, STRIDE, toy)
     assert maps.shape == (3, *shape[:2])
     assert maps.dtype == np.float32
     np.testing.assert_allclose(maps, toy.whole(window), atol=1e-5)
-    assert toy.freed == [0, 1, 2]
     assert toy.largest[0] <= 3 * largest
     assert toy.largest[1] == 3 * height * width * STRIDE**2 // 4
+
+
+@st.composite
+def spans(draw: st.DrawFn) -> tuple[int, int, int]:
+    """Length, first and last pixel of the inner part, all multiples of the stride."""
+    length = draw(st.integers(1, 24))
+    first = draw(st.integers(0, length - 1))
+    return STRIDE * length, STRIDE * first, STRIDE * draw(st.integers(first + 1, length))
+
+
+@settings(deadline=None)
+@given(rows=spans(), columns=spans(), largest=st.integers(20**2, 60**2))
+def test_the_inner_part_of_a_window(
+    rows: tuple[int, int, int], columns: tuple[int, int, int], largest: int
+) -> None:
+    (height, top, bottom), (width, left, right) = rows, columns
+    window = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), np.uint8)
+    toy = ToyStages()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages_module, "LARGEST_TILE", largest)
+        maps = run_stages(window, (top, left, bottom, right), toy.stages, STRIDE, toy)
+    np.testing.assert_allclose(maps, toy.whole(window)[:, top:bottom, left:right], atol=1e-5)
+    assert toy.largest[1] == 3 * height * width // 4  # the deep part sees the window
+    assert (
+        toy.largest[2] <= 3 * (bottom - top + 2 * STRIDE) * (right - left + 2 * STRIDE) // 4
+    )  # the last does not
 
 
 @pytest.fixture
@@ -107,7 +128,7 @@ def model() -> Model:
 
 def staged(patch: pytest.MonkeyPatch, tile: int = 128 * 128) -> None:
     """Let every window be run in stages, in small tiles."""
-    patch.setattr(model_module, "LARGEST_WINDOW", 0)
+    patch.setattr(model_module, "LARGEST_TILE", 0)
     patch.setattr(stages_module, "LARGEST_TILE", tile)
 
 
@@ -126,6 +147,9 @@ def test_maps_are_the_same(model: Model, shape: tuple[int, int], monkeypatch: py
     whole = model(window)
     staged(monkeypatch)
     np.testing.assert_allclose(model(window), whole, atol=1e-5)
+    bottom, right = shape
+    inner = model(window, (0, right // 2 // 16 * 16, bottom, right))
+    np.testing.assert_allclose(inner, whole[:, :, right // 2 // 16 * 16 :], atol=1e-5)
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.png")), ids=lambda path: path.stem)

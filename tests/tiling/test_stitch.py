@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from nuxel.decode.clumps import ClumpRule, decode_clumps
-from nuxel.tiling.grid import Tile, plan_tiles
+from nuxel.tiling.grid import Tile, crop, plan_tiles
 from nuxel.tiling.stitch import stitch
 
 RNG = np.random.default_rng(0)
@@ -27,10 +27,10 @@ def local_sum(window):
 def stitched(image, tile_size, halo, stride):
     seen = padded(image, stride)
 
-    def answer(box):
-        y0, x0, y1, x1 = box
+    def answer(tile):
+        y0, x0, y1, x1 = tile.window
         assert (y1 - y0) % stride == (x1 - x0) % stride == 0
-        return local_sum(seen[y0:y1, x0:x1])
+        return crop(local_sum(seen[y0:y1, x0:x1]), tile.inner)
 
     return stitch(image.shape, 2, plan_tiles(image.shape, tile_size, halo, stride), answer)
 
@@ -66,28 +66,33 @@ def test_a_nucleus_larger_than_tile_and_halo_is_found_once_and_whole():
 
     seen = padded(image, 8)
     tiles = plan_tiles(image.shape, 24, REACH, 8)
-    by_tiles = stitch(image.shape, 3, tiles, lambda box: maps(seen[box[0] : box[2], box[1] : box[3]]))
+
+    def answer(tile):
+        y0, x0, y1, x1 = tile.window
+        return crop(maps(seen[y0:y1, x0:x1]), tile.inner)
+
+    by_tiles = stitch(image.shape, 3, tiles, answer)
     found = decode_clumps(by_tiles, ClumpRule())
     expected = decode_clumps(maps(seen)[:, :150, :170], ClumpRule())
     assert len(found) == 1
     np.testing.assert_array_equal(found.labels, expected.labels)
 
 
-def test_every_window_is_asked_for_once():
+def test_every_tile_is_asked_for_once():
     asked = []
     tiles = list(plan_tiles((20, 20), 8, 4, 4))
 
-    def answer(box):
-        asked.append(box)
-        return np.zeros((1, box[2] - box[0], box[3] - box[1]), np.uint8)
+    def answer(tile):
+        asked.append(tile)
+        return np.zeros((1, 8, 8), np.uint8)
 
     stitch((20, 20), 1, tiles, answer)
-    assert asked == [tile.window for tile in tiles]
+    assert asked == tiles
 
 
 def test_only_what_a_tile_owns_is_taken():
     tile = Tile((2, 3, 5, 6), (1, 1, 7, 8))
     window = np.arange(42, dtype=np.uint8).reshape(1, 6, 7)
-    whole = stitch((8, 8), 1, [tile], {tile.window: window}.__getitem__)
+    whole = stitch((8, 8), 1, [tile], lambda tile: crop(window, tile.inner))
     np.testing.assert_array_equal(whole[:, 2:5, 3:6], window[:, 1:4, 2:5])
     assert np.count_nonzero(whole) == 9

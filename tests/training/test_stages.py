@@ -46,9 +46,7 @@ def _reads_of(small: Model, stage: Stage, side: int) -> dict[str, np.ndarray]:
     for place, one in enumerate(small.card.stages):
         if one == stage:
             break
-        seen.update(
-            zip(one.gives, small._run_stage(place, {n: seen[n] for n in one.reads}, False), strict=True)
-        )
+        seen.update(zip(one.gives, small._run_stage(place, {n: seen[n] for n in one.reads}), strict=True))
     return {name: seen[name] for name in stage.reads}
 
 
@@ -58,7 +56,7 @@ def test_a_stage_looks_as_far_as_it_says_and_no_further(small: Model, place: int
     """One row or column changes of all that it reads; what it gives changes within its reach only, and up to it."""
     stage, side = small.card.stages[place], 160
     reads = _reads_of(small, stage, side)
-    before = small._run_stage(place, reads, False)
+    before = small._run_stage(place, reads)
     assert stage.reach is not None
     furthest = 0
     for line in range(64, 80):
@@ -70,7 +68,7 @@ def test_a_stage_looks_as_far_as_it_says_and_no_further(small: Model, place: int
             index[axis] = slice(line // factor, line // factor + 1)
             values[tuple(index)] += rng.normal(size=values[tuple(index)].shape).astype(np.float32) * 50
             changed[name] = values
-        for old, new in zip(before, small._run_stage(place, changed, False), strict=True):
+        for old, new in zip(before, small._run_stage(place, changed), strict=True):
             factor = side // old.shape[2]
             moved = np.nonzero(np.abs(new - old).max(axis=(0, 1, 5 - axis)))[0]
             coarsest = max(side // values.shape[2] for values in reads.values())

@@ -13,6 +13,7 @@ from PIL import Image
 from nuxel.data.dataset import Source, find_annotated
 from nuxel.decode.clumps import ClumpRule
 from nuxel.predict.card import ModelCard
+from nuxel.tiling.grid import Box, crop
 from nuxel.training.tune import GRIDS, climb, tune_decoder
 
 
@@ -22,9 +23,9 @@ class Faint:
     def __init__(self, card: ModelCard) -> None:
         self.card = card
 
-    def __call__(self, window: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def __call__(self, window: NDArray[np.uint8], inner: Box | None = None) -> NDArray[np.float32]:
         nucleus = np.where(window[..., 0] > 200, 0.47, 0.1).astype(np.float32)
-        return np.stack([nucleus, 2 * nucleus, 0 * nucleus, 0 * nucleus])
+        return crop(np.stack([nucleus, 2 * nucleus, 0 * nucleus, 0 * nucleus]), inner)
 
 
 @pytest.fixture

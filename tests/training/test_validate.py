@@ -16,6 +16,7 @@ from nuxel.image.resample import ScaledImage
 from nuxel.predict.card import ModelCard
 from nuxel.predict.detect import find
 from nuxel.systems.multihead_unet import MultiheadUNet
+from nuxel.tiling.grid import Box, crop
 from nuxel.training.recipe import make_recipe
 from nuxel.training.validate import Validation
 
@@ -28,9 +29,9 @@ class Shown:
         rule = {**toy_card.decoder_rule, "split": system.decoder_rule.split}
         self.card = ModelCard(**{**vars(toy_card), "maps": system.masks, "decoder_rule": rule})
 
-    def __call__(self, window: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def __call__(self, window: NDArray[np.uint8], inner: Box | None = None) -> NDArray[np.float32]:
         drawn: NDArray[np.float32] = np.moveaxis(window, 2, 0).astype(np.float32) / 255
-        return drawn[: len(self.card.maps)]
+        return crop(drawn[: len(self.card.maps)], inner)
 
 
 def system_with(heads: list[str], split: str) -> MultiheadUNet:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -371,7 +371,7 @@ def _record(job: Job, rows: Sequence[SummaryRow], started: float) -> dict[str, A
     return {
         "nuxel": __version__,
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in _PACKAGES},
+        "packages": _packages(),
         "model": {"file": job.model.name, "sha256": job.model.sha256, "title": job.model.card.title},
         "provider": job.model.provider,
         "threads": job.model.threads,
@@ -380,3 +380,9 @@ def _record(job: Job, rows: Sequence[SummaryRow], started: float) -> dict[str, A
         "seconds": time.time() - started,
         "images": {status: statuses.count(status) for status in ("done", "skipped", "failed")},
     }
+
+
+@cache
+def _packages() -> dict[str, str]:
+    """The installed releases; asking for one reads and parses a file."""
+    return {name: version(name) for name in _PACKAGES}

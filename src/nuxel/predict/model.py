@@ -20,11 +20,12 @@ from nuxel.predict.cpu import available_cpus
 from nuxel.predict.detect import attention_output
 from nuxel.predict.graph_file import part_of
 from nuxel.predict.networks import Ensemble, NamedNetwork
-from nuxel.predict.stages import IMAGE, LARGEST_WINDOW, Stage, as_input, run_stages
+from nuxel.predict.stages import IMAGE, LARGEST_TILE, Stage, as_input, run_stages
+from nuxel.tiling.grid import Box, crop
 
 DEFAULT_MODEL = "default"
-_KEPT_PIXELS = 1024 * 1024
-"""Pixels of a window up to which the memory for it is kept for the next one: fetching it again takes a tenth longer."""
+_KEPT_PIXELS = LARGEST_TILE
+"""Pixels of a window up to which the memory for it is kept for the next one. Stages never see more at once."""
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -83,22 +84,24 @@ class Model:
                 f"{self.path}: not an ONNX model, or a damaged one ({_first_line(error)})"
             ) from None
 
-    def __call__(self, window: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The network's maps of one window.
+    def __call__(self, window: NDArray[np.uint8], inner: Box | None = None) -> NDArray[np.float32]:
+        """The network's maps of one window, or of its inner part.
 
         Parameters
         ----------
         window
             ``(H, W, 3)`` uint8, a normalised image; H and W multiples of the card's stride.
+        inner
+            The pixels whose maps are asked for, multiples of the stride; all of them when None.
 
         Returns
         -------
-        ``(K, H, W)`` float32, the maps that the card names.
+        ``(K, h, w)`` float32, the maps that the card names.
         """
-        if self.card.stages and window.shape[0] * window.shape[1] > LARGEST_WINDOW:
-            return run_stages(window, self.card.stages, self.card.stride, self._run_stage)
-        maps: NDArray[np.float32] = self._run(None, window)[0][0]
-        return maps
+        if self.card.stages and window.shape[0] * window.shape[1] > LARGEST_TILE:
+            inner = inner or (0, 0, *window.shape[:2])
+            return run_stages(window, inner, self.card.stages, self.card.stride, self._run_stage)
+        return crop(self._run(None, window)[0][0], inner)
 
     def detect(self, window: NDArray[np.uint8]) -> Detections:
         """What a network that detects reports of one window, ``(H, W, 3)`` uint8 of the card's size."""
@@ -130,13 +133,11 @@ class Model:
         return outputs
 
     def _run_stage(
-        self, place: int, seen: Mapping[str, NDArray[np.float32]], free: bool
+        self, place: int, seen: Mapping[str, NDArray[np.float32]]
     ) -> Sequence[NDArray[np.float32]]:
         if not self._stages:  # opened when an image is large enough to need them
             self._stages = [self._open(self._part(stage)) for stage in self.card.stages]
-        outputs: list[NDArray[np.float32]] = self._stages[place].run(
-            None, dict(seen), self._release if free else self._keep
-        )
+        outputs: list[NDArray[np.float32]] = self._stages[place].run(None, dict(seen), self._keep)
         return outputs
 
     def _part(self, stage: Stage) -> bytes:

@@ -15,6 +15,7 @@ from nuxel.decode.decoders import DETECTIONS
 from nuxel.decode.detections import Detections
 from nuxel.errors import UsageError
 from nuxel.predict.card import ModelCard
+from nuxel.tiling.grid import Box, crop
 
 Maps = NDArray[np.float32]
 
@@ -25,7 +26,8 @@ class Network(Protocol):
     @property
     def card(self) -> ModelCard: ...
 
-    def __call__(self, window: NDArray[np.uint8]) -> Maps: ...
+    def __call__(self, window: NDArray[np.uint8], inner: Box | None = None) -> Maps:
+        """The maps of a window, or of its inner part; all of the window may decide them."""
 
 
 class Detector(Protocol):
@@ -66,14 +68,16 @@ class Remembering:
         self._network = network
         self._answers: list[tuple[NDArray[np.uint8], Maps]] = []
 
-    def __call__(self, window: NDArray[np.uint8]) -> Maps:
+    def __call__(self, window: NDArray[np.uint8], inner: Box | None = None) -> Maps:
+        if window.shape[0] * window.shape[1] > _REMEMBERED_PIXELS:
+            return self._network(window, inner)
         for seen, maps in self._answers:
             if np.array_equal(seen, window):
-                return maps
+                return crop(maps, inner)
         maps = self._network(window)
-        if window.shape[0] * window.shape[1] <= _REMEMBERED_PIXELS and len(self._answers) < _REMEMBERED:
+        if len(self._answers) < _REMEMBERED:
             self._answers.append((window, maps))
-        return maps
+        return crop(maps, inner)
 
 
 class Turned:
@@ -86,7 +90,7 @@ class Turned:
         self.card = network.card
         self._network = network
 
-    def __call__(self, window: NDArray[np.uint8]) -> Maps:
+    def __call__(self, window: NDArray[np.uint8], inner: Box | None = None) -> Maps:
         answers = (
             self._look(window, swapped=swapped, rows=rows, columns=columns)
             for swapped in (False, True)
@@ -97,7 +101,7 @@ class Turned:
         for answer in answers:
             total += answer
         total /= 8
-        return total
+        return crop(total, inner)
 
     def _look(self, window: NDArray[np.uint8], *, swapped: bool, rows: int, columns: int) -> Maps:
         view = window[::rows, ::columns]
@@ -162,9 +166,9 @@ class Ensemble:
         self.sha256 = hashlib.sha256("".join(network.sha256 for network in networks).encode()).hexdigest()
         self.provider, self.threads = first.provider, first.threads
 
-    def __call__(self, window: NDArray[np.uint8]) -> Maps:
-        total = np.array(self._networks[0](window))
+    def __call__(self, window: NDArray[np.uint8], inner: Box | None = None) -> Maps:
+        total = np.array(self._networks[0](window, inner))
         for network in self._networks[1:]:
-            total += network(window)[[network.card.maps.index(name) for name in self.card.maps]]
+            total += network(window, inner)[[network.card.maps.index(name) for name in self.card.maps]]
         total /= len(self._networks)
         return total

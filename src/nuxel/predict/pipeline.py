@@ -20,7 +20,7 @@ from nuxel.predict.detect import Found, find
 from nuxel.predict.networks import Detector, Network, Remembering, Turned
 from nuxel.predict.scale import Size, choose_scale, doubt_size, estimate_diameter
 from nuxel.predict.stages import LARGEST_STAGED, LARGEST_WINDOW
-from nuxel.tiling.grid import Box, Tile, fit_tile, plan_tiles, plan_windows
+from nuxel.tiling.grid import Tile, fit_tile, plan_tiles, plan_windows
 from nuxel.tiling.stitch import stitch
 
 Seen = NDArray[np.uint8] | Found
@@ -156,8 +156,8 @@ def run_network(view: ScaledImage, network: Network, options: Options) -> NDArra
     if options.tta:
         network = Turned(network)
 
-    def answer(box: Box) -> NDArray[np.uint8]:
-        maps = network(view.window(box))[needed]
+    def answer(tile: Tile) -> NDArray[np.uint8]:
+        maps = network(view.window(tile.window), tile.inner)[needed]
         np.multiply(maps, 255, out=maps)
         np.rint(maps, out=maps)
         return maps.astype(np.uint8)

@@ -7,7 +7,7 @@ before and after it run tile by tile with a halo as small as they look far. The 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from nuxel.tiling.grid import Box, Tile, fit_tile, plan_tiles
 
 Tensor = NDArray[np.float32]
-Run = Callable[[int, Mapping[str, Tensor], bool], Sequence[Tensor]]
-"""Runs a stage: its place, what it reads, and whether to free its memory afterwards -> what it gives."""
+Run = Callable[[int, Mapping[str, Tensor]], Sequence[Tensor]]
+"""Runs a stage: its place and what it reads -> what it gives."""
 
 IMAGE = "image"
 LARGEST_WINDOW = 1824 * 1824
-"""Pixels that a network sees at once; it needs about 250 bytes for each."""
+"""Pixels that a network without stages sees at once; it needs about 250 bytes for each."""
 LARGEST_TILE = 1024 * 1024
-"""Pixels that a fine stage sees at once, which needs as much for each."""
+"""Pixels that a fine stage sees at once, which needs as much for each; a smaller window is not run in stages."""
 LARGEST_STAGED = 3072 * 3072
 """Pixels of a window that is run in stages, which needs about 80 bytes for each."""
 
@@ -47,13 +47,20 @@ class Stage:
     reach: int | None
 
 
-def run_stages(window: NDArray[np.uint8], stages: Sequence[Stage], stride: int, run: Run) -> Tensor:
-    """The network's maps of one window, computed stage by stage.
+def run_stages(
+    window: NDArray[np.uint8], inner: Box, stages: Sequence[Stage], stride: int, run: Run
+) -> Tensor:
+    """The network's maps of the inner part of one window, computed stage by stage.
+
+    What lies around the inner part is for the stages that look far; the fine ones compute, and keep, only what the
+    inner part depends on.
 
     Parameters
     ----------
     window
         ``(H, W, 3)`` uint8; H and W multiples of ``stride``.
+    inner
+        Pixels of the window that are asked for, multiples of ``stride``.
     stages
         In the order of their work. The first reads ``image``; the last gives the maps.
     stride
@@ -63,27 +70,71 @@ def run_stages(window: NDArray[np.uint8], stages: Sequence[Stage], stride: int, 
 
     Returns
     -------
-    ``(K, H, W)`` float32.
+    ``(K, h, w)`` float32.
     """
-    shape = (window.shape[0], window.shape[1])
-    held: dict[str, NDArray[Any]] = {IMAGE: window.transpose(2, 0, 1)[None]}
-
-    def compute(place: int, box: Box, free: bool) -> Sequence[Tensor]:
-        seen = {name: as_input(_cut(held[name], box, shape)) for name in stages[place].reads}
-        return run(place, seen, free)
-
+    whole = (0, 0, window.shape[0], window.shape[1])
+    parts = _needed(whole, inner, stages, stride)
+    held = {IMAGE: _Part(window.transpose(2, 0, 1)[None], whole)}
     for place, stage in enumerate(stages):
-        given: dict[str, Tensor] = {}
-        for tile in _tiles(shape, stage, stride):
-            _keep(given, stage.gives, compute(place, tile.window, False), tile, shape)
-        # a runtime frees no memory that holds an answer: now that those are copied, a last small one lets it
-        compute(place, (0, 0, stride, stride), True)
+        given: dict[str, _Part] = {}
+        for tile in _tiles(whole, [parts[name] for name in stage.gives], stage, stride):
+            answers = run(place, {name: as_input(held[name].cut(tile.window)) for name in stage.reads})
+            for name, answer in zip(stage.gives, answers, strict=True):
+                if parts[name] == tile.owned == tile.window:
+                    given[name] = _Part(answer, tile.window)
+                else:
+                    part = given.setdefault(name, _Part.empty(answer, tile.window, parts[name]))
+                    part.keep(_Part(answer, tile.window), tile.owned)
+            del answers
         held.update(given)
         later = {name for one in stages[place + 1 :] for name in one.reads} | set(stages[-1].gives)
         for name in held.keys() - later:
             del held[name]
-    maps: Tensor = held[stages[-1].gives[0]][0]
+    maps: Tensor = held[stages[-1].gives[0]].values[0]
     return maps
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A tensor ``(1, C, h, w)`` and where it lies in the window: ``box``, in pixels of the window."""
+
+    values: NDArray[Any]
+    box: Box
+
+    @classmethod
+    def empty(cls, like: Tensor, seen: Box, box: Box) -> _Part:
+        """Room for the tensor of ``box``, where ``like`` is that of ``seen``."""
+        factor = (seen[2] - seen[0]) // like.shape[2]
+        shape = ((box[2] - box[0]) // factor, (box[3] - box[1]) // factor)
+        return cls(np.empty((1, like.shape[1], *shape), np.float32), box)
+
+    def cut(self, box: Box) -> NDArray[Any]:
+        factor = (self.box[2] - self.box[0]) // self.values.shape[2]
+        top, left = self.box[:2]
+        return self.values[
+            :,
+            :,
+            (box[0] - top) // factor : (box[2] - top) // factor,
+            (box[1] - left) // factor : (box[3] - left) // factor,
+        ]
+
+    def keep(self, other: _Part, owned: Box) -> None:
+        """Take over what lies in both and in ``owned``."""
+        box = _common(owned, self.box)
+        if box[0] < box[2] and box[1] < box[3]:
+            self.cut(box)[:] = other.cut(box)
+
+
+def _needed(whole: Box, inner: Box, stages: Sequence[Stage], stride: int) -> dict[str, Box]:
+    """Of each tensor, the part that the inner pixels of the maps depend on."""
+    parts = dict.fromkeys(stages[-1].gives, inner)
+    for stage in reversed(stages):
+        read = whole
+        if stage.reach is not None:
+            read = _grown(_around([parts[name] for name in stage.gives]), stage.reach, stride, whole)
+        for name in stage.reads:
+            parts[name] = _around([read, parts.get(name, read)])
+    return parts
 
 
 def as_input(pixels: NDArray[Any]) -> Tensor:
@@ -94,33 +145,28 @@ def as_input(pixels: NDArray[Any]) -> Tensor:
     return values
 
 
-def _tiles(shape: tuple[int, int], stage: Stage, stride: int) -> list[Tile]:
+def _tiles(whole: Box, gives: Sequence[Box], stage: Stage, stride: int) -> Iterator[Tile]:
+    """What a stage computes at once, so that all that is needed of what it gives is computed."""
     if stage.reach is None:
-        whole = (0, 0, *shape)
-        return [Tile(whole, whole)]
-    return list(plan_tiles(shape, fit_tile(shape, stage.reach, stride, LARGEST_TILE), stage.reach, stride))
+        yield Tile(whole, whole)
+        return
+    y0, x0, y1, x1 = _around(gives)
+    shape = (y1 - y0, x1 - x0)
+    for tile in plan_tiles(shape, fit_tile(shape, stage.reach, stride, LARGEST_TILE), stage.reach, stride):
+        top, left, bottom, right = tile.owned
+        owned = (top + y0, left + x0, bottom + y0, right + x0)
+        yield Tile(owned, _grown(owned, stage.reach, stride, whole))
 
 
-def _cut(whole: NDArray[Any], box: Box, shape: tuple[int, int]) -> NDArray[Any]:
-    """The part of a tensor that lies in a box, given in pixels of a window of that shape."""
-    factor = shape[0] // whole.shape[2]
-    y0, x0, y1, x1 = (side // factor for side in box)
-    return whole[:, :, y0:y1, x0:x1]
+def _grown(box: Box, reach: int, stride: int, whole: Box) -> Box:
+    reach = -(-reach // stride) * stride
+    return _common((box[0] - reach, box[1] - reach, box[2] + reach, box[3] + reach), whole)
 
 
-def _keep(
-    given: dict[str, Tensor],
-    names: Sequence[str],
-    answers: Sequence[Tensor],
-    tile: Tile,
-    shape: tuple[int, int],
-) -> None:
-    """Put what a tile owns of the answers to its place in the wholes."""
-    for name, answer in zip(names, answers, strict=True):
-        top, left, bottom, _ = tile.window
-        factor = (bottom - top) // answer.shape[2]
-        if name not in given:
-            given[name] = np.empty((1, answer.shape[1], shape[0] // factor, shape[1] // factor), np.float32)
-        y0, x0, y1, x1 = (side // factor for side in tile.owned)
-        top, left = top // factor, left // factor
-        given[name][:, :, y0:y1, x0:x1] = answer[:, :, y0 - top : y1 - top, x0 - left : x1 - left]
+def _around(boxes: Sequence[Box]) -> Box:
+    tops, lefts, bottoms, rights = zip(*boxes, strict=True)
+    return min(tops), min(lefts), max(bottoms), max(rights)
+
+
+def _common(one: Box, other: Box) -> Box:
+    return max(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), min(one[3], other[3])

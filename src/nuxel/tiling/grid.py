@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nuxel.errors import UsageError
 
 Box = tuple[int, int, int, int]
+_Value = TypeVar("_Value", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,21 @@ class Tile:
 
     owned: Box
     window: Box
+
+    @property
+    def inner(self) -> Box:
+        """What it owns, in pixels of its window."""
+        top, left = self.window[:2]
+        y0, x0, y1, x1 = self.owned
+        return (y0 - top, x0 - left, y1 - top, x1 - left)
+
+
+def crop(maps: NDArray[_Value], inner: Box | None) -> NDArray[_Value]:
+    """The inner part of maps ``(K, H, W)``; all of them when None."""
+    if inner is None:
+        return maps
+    y0, x0, y1, x1 = inner
+    return maps[:, y0:y1, x0:x1]
 
 
 def plan_tiles(

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from nuxel.tiling.grid import Box, Tile
+from nuxel.tiling.grid import Tile
 
 Maps = NDArray[np.uint8]
 
 
-def stitch(shape: tuple[int, int], count: int, tiles: Iterable[Tile], answer: Callable[[Box], Maps]) -> Maps:
-    """Let ``answer`` see each tile's window and keep of it what the tile owns.
+def stitch(shape: tuple[int, int], count: int, tiles: Iterable[Tile], answer: Callable[[Tile], Maps]) -> Maps:
+    """Put what the tiles own together.
 
     Every pixel of the result comes from exactly one tile, and the nuclei are decoded from the whole result: no
     nucleus is cut by a seam or found twice, however large it is.
@@ -27,7 +27,7 @@ def stitch(shape: tuple[int, int], count: int, tiles: Iterable[Tile], answer: Ca
     tiles
         From :func:`nuxel.tiling.grid.plan_tiles`.
     answer
-        Gives the maps ``(count, h, w)`` uint8 of a window.
+        Gives the maps ``(count, h, w)`` uint8 of what a tile owns, having seen its window.
 
     Returns
     -------
@@ -37,8 +37,8 @@ def stitch(shape: tuple[int, int], count: int, tiles: Iterable[Tile], answer: Ca
     --------
     >>> from nuxel.tiling.grid import plan_tiles
     >>> image = np.arange(10, dtype=np.uint8)[None]
-    >>> def answer(box: Box) -> Maps:
-    ...     y0, x0, y1, x1 = box
+    >>> def answer(tile: Tile) -> Maps:
+    ...     y0, x0, y1, x1 = tile.owned
     ...     return np.pad(image, ((0, 3), (0, 2)))[None, y0:y1, x0:x1]
     >>> stitch((1, 10), 1, plan_tiles((1, 10), 4, 4, 4), answer).tolist()
     [[[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]]]
@@ -46,7 +46,6 @@ def stitch(shape: tuple[int, int], count: int, tiles: Iterable[Tile], answer: Ca
     whole = np.zeros((count, *shape), np.uint8)
     for tile in tiles:
         y0, x0, y1, x1 = tile.owned
-        top, left = tile.window[:2]
         y1, x1 = min(y1, shape[0]), min(x1, shape[1])
-        whole[:, y0:y1, x0:x1] = answer(tile.window)[:, y0 - top : y1 - top, x0 - left : x1 - left]
+        whole[:, y0:y1, x0:x1] = answer(tile)[:, : y1 - y0, : x1 - x0]
     return whole

@@ -29,6 +29,7 @@ from nuxel.predict.card import ModelCard
 from nuxel.predict.detect import Found, attention_of
 from nuxel.predict.model import Model
 from nuxel.predict.pipeline import Options, decode_seen, decoder_rule, look_at
+from nuxel.tiling.grid import Box, crop
 
 if TYPE_CHECKING:
     from nuxel.training.module import TrainingModule
@@ -63,9 +64,9 @@ class TorchNetwork:
     def __init__(self, module: TrainingModule, card: ModelCard) -> None:
         self.module, self.card = module, card
 
-    def __call__(self, window: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def __call__(self, window: NDArray[np.uint8], inner: Box | None = None) -> NDArray[np.float32]:
         maps: NDArray[np.float32] = self._answer(window)[0].float().cpu().numpy()
-        return maps
+        return crop(maps, inner)
 
     def detect(self, window: NDArray[np.uint8]) -> Detections:
         count = len(DetectionRule().maps)
