@@ -80,12 +80,14 @@ def run_stages(
         for tile in _tiles(whole, [parts[name] for name in stage.gives], stage, stride):
             answers = run(place, {name: as_input(held[name].cut(tile.window)) for name in stage.reads})
             for name, answer in zip(stage.gives, answers, strict=True):
+                seen = _Part(answer, tile.window)
                 if parts[name] == tile.owned == tile.window:
-                    given[name] = _Part(answer, tile.window)
-                else:
-                    part = given.setdefault(name, _Part.empty(answer, tile.window, parts[name]))
-                    part.keep(_Part(answer, tile.window), tile.owned)
-            del answers
+                    given[name] = seen
+                    continue
+                if name not in given:
+                    given[name] = seen.room(parts[name])
+                given[name].keep(seen, tile.owned)
+            del answers, seen
         held.update(given)
         later = {name for one in stages[place + 1 :] for name in one.reads} | set(stages[-1].gives)
         for name in held.keys() - later:
@@ -101,15 +103,20 @@ class _Part:
     values: NDArray[Any]
     box: Box
 
-    @classmethod
-    def empty(cls, like: Tensor, seen: Box, box: Box) -> _Part:
-        """Room for the tensor of ``box``, where ``like`` is that of ``seen``."""
-        factor = (seen[2] - seen[0]) // like.shape[2]
-        shape = ((box[2] - box[0]) // factor, (box[3] - box[1]) // factor)
-        return cls(np.empty((1, like.shape[1], *shape), np.float32), box)
+    @property
+    def factor(self) -> int:
+        """Pixels of the window a pixel of the tensor."""
+        height: int = self.values.shape[2]
+        return (self.box[2] - self.box[0]) // height
+
+    def room(self, box: Box) -> _Part:
+        """Room for another part of the same tensor."""
+        height, width = ((stop - start) // self.factor for start, stop in zip(box[:2], box[2:], strict=True))
+        return _Part(np.empty((1, self.values.shape[1], height, width), np.float32), box)
 
     def cut(self, box: Box) -> NDArray[Any]:
-        factor = (self.box[2] - self.box[0]) // self.values.shape[2]
+        """What of it lies in ``box``, which is inside."""
+        factor = self.factor
         top, left = self.box[:2]
         return self.values[
             :,
