@@ -148,9 +148,9 @@ def decode_clumps(maps: NDArray[np.uint8], rule: ClumpRule) -> Instances:
 def _markers(seeds: NDArray[np.bool_], min_area: int) -> Labels:
     """Number the connected parts of ``seeds``, those below ``min_area`` left out; numbers may be skipped."""
     markers: Labels = ndimage.label(seeds)[0]
-    pixels = np.flatnonzero(seeds)
-    numbers = markers.flat[pixels]
-    markers.flat[pixels[np.bincount(numbers)[numbers] < min_area]] = 0
+    flat, pixels = markers.reshape(-1), np.flatnonzero(seeds)
+    numbers = flat[pixels]
+    flat[pixels[np.bincount(numbers)[numbers] < min_area]] = 0
     return markers
 
 
@@ -159,11 +159,11 @@ def _split(clumps: Labels, markers: Labels, maps: NDArray[np.uint8], how: str) -
 
     Clumps with one marker or none are whole nuclei.
     """
-    pixels = np.flatnonzero(markers)
+    pixels = np.flatnonzero(markers != 0)  # of a mask it is several times as fast
     if not pixels.size:
         return clumps
     clump_of = np.zeros(int(markers.max()) + 1, np.int32)
-    clump_of[markers.flat[pixels]] = clumps.flat[pixels]
+    clump_of[markers.reshape(-1)[pixels]] = clumps.reshape(-1)[pixels]
     markers_in = np.bincount(clump_of)
     markers_in[0] = 0
     crowded = markers_in > 1

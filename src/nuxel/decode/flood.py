@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 STEP = 16
 """Height of one step of the landscape; differences below it do not decide which front is first."""
 
+_LABEL_BITS = 31
+_LABEL = (1 << _LABEL_BITS) - 1
+
 
 def flood(
     height: NDArray[np.int16], markers: NDArray[np.int32], inside: NDArray[np.bool_]
@@ -47,7 +50,7 @@ def flood(
     closed = ~np.pad(inside, 1)
     levels = np.pad(height, 1).ravel() // STEP
     flat, closed_flat = labels.ravel(), closed.ravel()
-    seeds = np.flatnonzero(flat)
+    seeds = np.flatnonzero(flat != 0)
     closed_flat[seeds] = True
     steps = np.array([1, -1, labels.shape[1], -labels.shape[1]])
     waiting: dict[int, list[NDArray[np.intp]]] = defaultdict(list)
@@ -67,16 +70,17 @@ def _advance(
     front: NDArray[np.intp], labels: NDArray[np.int32], closed: NDArray[np.bool_], steps: NDArray[np.intp]
 ) -> NDArray[np.intp]:
     """Let a front take its open neighbours; returns them, each once."""
-    neighbours = (front + steps[:, None]).ravel()
-    claims = np.tile(labels[front], len(steps))
+    neighbours = front + steps[:, None]
+    claims = np.broadcast_to(labels[front], neighbours.shape)
     free = ~closed[neighbours]
-    neighbours, claims = neighbours[free], claims[free]
-    order = np.lexsort((claims, neighbours))
-    neighbours, claims = neighbours[order], claims[order]
-    first = np.ones(len(neighbours), bool)
-    first[1:] = neighbours[1:] != neighbours[:-1]
-    taken: NDArray[np.intp] = neighbours[first]
-    labels[taken] = claims[first]
+    # one number of both, because sorting those is several times as fast as sorting pairs
+    claimed = neighbours[free] << _LABEL_BITS | claims[free]
+    claimed.sort()
+    pixels = claimed >> _LABEL_BITS
+    first = np.ones(len(pixels), bool)
+    first[1:] = pixels[1:] != pixels[:-1]
+    taken: NDArray[np.intp] = pixels[first]
+    labels[taken] = claimed[first] & _LABEL
     closed[taken] = True
     return taken
 
@@ -87,6 +91,8 @@ def _wait(
     """Queue pixels for the time when the flood has risen to their level."""
     if not levels.size:
         return
-    lowest = int(levels.min())
-    for above in np.flatnonzero(np.bincount(levels - lowest)):
-        waiting[lowest + int(above)].append(pixels[levels == lowest + above])
+    order = np.argsort(levels, kind="stable")
+    pixels, levels = pixels[order], levels[order]
+    starts = [0, *(np.flatnonzero(levels[1:] != levels[:-1]) + 1).tolist()]
+    for start, stop, level in zip(starts, [*starts[1:], None], levels[starts].tolist(), strict=True):
+        waiting[level].append(pixels[start:stop])
