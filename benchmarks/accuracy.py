@@ -42,7 +42,7 @@ def main() -> None:
     start = time.perf_counter()
     for item in find_annotated(source):
         image, truth = resized(*read_annotated(item), options.resize)
-        result = segment_normalised(image, model, Options(scale=options.scale))
+        result = segment_normalised(image, model, Options(scale=options.scale, tta=options.tta))
         for group in (item.group, "all"):
             tallies[group].add(truth, result.nuclei.labels)
         counts = tallies["all"].per_image()
@@ -98,6 +98,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--group", nargs="*", default=[])
     parser.add_argument("--resize", type=float, default=1.0)
     parser.add_argument("--scale", type=float)
+    parser.add_argument("--tta", action="store_true")
     parser.add_argument("--decoder", nargs="*", default=[], metavar="KEY=VALUE")
     parser.add_argument("--json")
     return parser.parse_args()

@@ -349,3 +349,9 @@ def test_a_lower_threshold_lowers_the_least_score_in_proportion():
     rim = drawn(".......\n.+++++.\n.+###+.\n.+++++.\n.......", values={"+": 100})
     strict = ClumpRule(threshold=0.55, min_score=0.8, min_marker_area=1, min_area=1)
     assert [(decode_clumps(rim, strict.with_threshold(t)).labels > 0).sum() for t in (0.55, 0.3)] == [3, 15]
+
+
+def test_the_rule_for_enlarged_maps():
+    rule = ClumpRule(0.4, 0.3, 5, 10, 0.2, "none")
+    assert rule.enlarged(4.0) == ClumpRule(0.4, 0.3, 20, 40, 0.2, "none")
+    assert rule.enlarged(0.25) == ClumpRule(0.4, 0.3, 1, 2, 0.2, "none")

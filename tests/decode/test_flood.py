@@ -18,6 +18,17 @@ def test_fronts_meet_in_the_middle_of_a_plain_and_the_lower_label_takes_what_bot
     assert flooded([[0] * 6], [[1, 0, 0, 0, 0, 2]]) == [[1, 1, 1, 2, 2, 2]]
 
 
+def test_the_lower_label_takes_every_pixel_that_both_reach_at_once():
+    markers = [[1, 0, 2], [2, 0, 1], [1, 0, 2]]
+    assert flooded([[0] * 3] * 3, markers) == [[1, 1, 2], [2, 1, 1], [1, 1, 2]]
+
+
+def test_ground_of_several_heights_is_taken_from_the_lowest_up():
+    height = [[0, 3 * STEP, 2 * STEP, STEP, 0], [0, STEP, 2 * STEP, 3 * STEP, 0]]
+    markers = [[1, 0, 0, 0, 2], [1, 0, 0, 0, 2]]
+    assert flooded(height, markers) == [[1, 1, 2, 2, 2], [1, 1, 1, 2, 2]]
+
+
 def test_a_ridge_holds_a_front_back_until_the_other_has_climbed_it():
     ridge = [[0, 5 * STEP, 0, 0, 0, 0]]
     assert flooded(ridge, [[1, 0, 0, 0, 0, 2]]) == [[1, 1, 2, 2, 2, 2]]
