@@ -23,6 +23,11 @@ def test_the_lower_label_takes_every_pixel_that_both_reach_at_once():
     assert flooded([[0] * 3] * 3, markers) == [[1, 1, 2], [2, 1, 1], [1, 1, 2]]
 
 
+def test_the_largest_labels_there_are():
+    most = np.iinfo(np.int32).max
+    assert flooded([[0] * 5], [[most - 1, 0, 0, 0, most]]) == [[most - 1] * 3 + [most] * 2]
+
+
 def test_ground_of_several_heights_is_taken_from_the_lowest_up():
     height = [[0, 3 * STEP, 2 * STEP, STEP, 0], [0, STEP, 2 * STEP, 3 * STEP, 0]]
     markers = [[1, 0, 0, 0, 2], [1, 0, 0, 0, 2]]

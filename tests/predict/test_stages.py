@@ -20,6 +20,7 @@ from nuxel.predict import stages as stages_module
 from nuxel.predict.model import DEFAULT_MODEL, Model, model_path
 from nuxel.predict.pipeline import Options, segment_normalised
 from nuxel.predict.stages import IMAGE, Stage, run_stages
+from nuxel.tiling.grid import Box, crop
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 STRIDE = 4
@@ -115,10 +116,25 @@ def test_the_inner_part_of_a_window(
         patch.setattr(stages_module, "LARGEST_TILE", largest)
         maps = run_stages(window, (top, left, bottom, right), toy.stages, STRIDE, toy)
     np.testing.assert_allclose(maps, toy.whole(window)[:, top:bottom, left:right], atol=1e-5)
+    assert toy.largest[0] <= 3 * largest
     assert toy.largest[1] == 3 * height * width // 4  # the deep part sees the window
     assert (
         toy.largest[2] <= 3 * (bottom - top + 2 * STRIDE) * (right - left + 2 * STRIDE) // 4
     )  # the last does not
+
+
+def test_what_no_stage_reads_is_dropped() -> None:
+    class Chatty(ToyStages):
+        stages = (Stage((IMAGE,), ("unread", "half"), 2), *ToyStages.stages[1:])
+
+        def __call__(self, place: int, seen: Mapping[str, Tensor]) -> Sequence[Tensor]:
+            answers = super().__call__(place, seen)
+            return [seen[IMAGE], *answers] if place == 0 else answers
+
+    window = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+    toy = Chatty()
+    maps = run_stages(window, (0, 0, 24, 32), toy.stages, STRIDE, toy)
+    np.testing.assert_allclose(maps, toy.whole(window), atol=1e-5)
 
 
 @pytest.fixture
@@ -141,15 +157,18 @@ def test_the_shipped_model_runs_in_stages(model: Model) -> None:
     assert max(early.reach, late.reach) < model.card.reach / 4
 
 
-@pytest.mark.parametrize("shape", [(16, 16), (16, 400), (352, 304)])
-def test_maps_are_the_same(model: Model, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("shape", "inner"),
+    [((16, 16), (0, 0, 16, 16)), ((16, 400), (0, 208, 16, 320)), ((352, 304), (32, 48, 288, 256))],
+)
+def test_maps_are_the_same(
+    model: Model, shape: tuple[int, int], inner: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
     window = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     whole = model(window)
     staged(monkeypatch)
     np.testing.assert_allclose(model(window), whole, atol=1e-5)
-    bottom, right = shape
-    inner = model(window, (0, right // 2 // 16 * 16, bottom, right))
-    np.testing.assert_allclose(inner, whole[:, :, right // 2 // 16 * 16 :], atol=1e-5)
+    np.testing.assert_allclose(model(window, inner), crop(whole, inner), atol=1e-5)
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.png")), ids=lambda path: path.stem)

@@ -84,7 +84,8 @@ def test_every_tile_is_asked_for_once():
 
     def answer(tile):
         asked.append(tile)
-        return np.zeros((1, 8, 8), np.uint8)
+        y0, x0, y1, x1 = tile.owned
+        return np.zeros((1, y1 - y0, x1 - x0), np.uint8)
 
     stitch((20, 20), 1, tiles, answer)
     assert asked == tiles
@@ -96,3 +97,9 @@ def test_only_what_a_tile_owns_is_taken():
     whole = stitch((8, 8), 1, [tile], lambda tile: crop(window, tile.inner))
     np.testing.assert_array_equal(whole[:, 2:5, 3:6], window[:, 1:4, 2:5])
     assert np.count_nonzero(whole) == 9
+
+
+def test_an_answer_for_the_whole_window_is_refused():
+    tile = Tile((2, 3, 5, 6), (1, 1, 7, 8))
+    with pytest.raises(ValueError, match=r"owns \(2, 3, 5, 6\) got maps of shape \(1, 6, 7\)"):
+        stitch((8, 8), 1, [tile], lambda _: np.zeros((1, 6, 7), np.uint8))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 STEP = 16
 """Height of one step of the landscape; differences below it do not decide which front is first."""
 
-_LABEL_BITS = 31
+_LABEL_BITS = 31  # of a 64-bit number, which leaves as many as any image needs for the pixel
 _LABEL = (1 << _LABEL_BITS) - 1
 
 

@@ -25,7 +25,7 @@ from nuxel.tiling.grid import Box, crop
 
 DEFAULT_MODEL = "default"
 _KEPT_PIXELS = LARGEST_TILE
-"""Pixels of a window up to which the memory for it is kept for the next one. Stages never see more at once."""
+"""Pixels of a window up to which the memory for it is kept when it is run whole; stages always keep theirs."""
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -60,7 +60,7 @@ class Model:
         self._providers = providers
         self._session = self._open(content)
         self._keep, self._release = onnxruntime.RunOptions(), onnxruntime.RunOptions()
-        if self.provider == _PROVIDERS["cpu"]:  # decoding needs the memory that the network leaves behind
+        if self.provider == _PROVIDERS["cpu"]:  # decoding needs the memory that a large window leaves behind
             self._release.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.card: ModelCard = read_card(metadata.get(METADATA_KEY), str(self.path))

@@ -22,9 +22,9 @@ Run = Callable[[int, Mapping[str, Tensor]], Sequence[Tensor]]
 
 IMAGE = "image"
 LARGEST_WINDOW = 1824 * 1824
-"""Pixels that a network without stages sees at once; it needs about 250 bytes for each."""
+"""Pixels of a window where there are no stages, or of a turned view; run whole it needs about 250 bytes for each."""
 LARGEST_TILE = 1024 * 1024
-"""Pixels that a fine stage sees at once, which needs as much for each; a smaller window is not run in stages."""
+"""Pixels, about, that a fine stage sees at once, which needs as much for each; smaller windows are run whole."""
 LARGEST_STAGED = 3072 * 3072
 """Pixels of a window that is run in stages, which needs about 80 bytes for each."""
 
@@ -52,8 +52,8 @@ def run_stages(
 ) -> Tensor:
     """The network's maps of the inner part of one window, computed stage by stage.
 
-    What lies around the inner part is for the stages that look far; the fine ones compute, and keep, only what the
-    inner part depends on.
+    What lies around the inner part is for the stage that looks far, and what comes before it: the stages after it
+    compute only what the inner part depends on, and of all others only that is kept.
 
     Parameters
     ----------
@@ -75,19 +75,24 @@ def run_stages(
     whole = (0, 0, window.shape[0], window.shape[1])
     parts = _needed(whole, inner, stages, stride)
     held = {IMAGE: _Part(window.transpose(2, 0, 1)[None], whole)}
+
+    def compute(place: int, stage: Stage, tile: Tile, given: dict[str, _Part]) -> None:
+        answers = run(place, {name: as_input(held[name].cut(tile.window)) for name in stage.reads})
+        for name, answer in zip(stage.gives, answers, strict=True):
+            seen = _Part(answer, tile.window)
+            if name not in parts:  # nothing reads it
+                continue
+            if parts[name] == tile.owned == tile.window:
+                given[name] = seen
+                continue
+            if name not in given:
+                given[name] = seen.room(parts[name])
+            given[name].keep(seen, tile.owned)
+
     for place, stage in enumerate(stages):
         given: dict[str, _Part] = {}
-        for tile in _tiles(whole, [parts[name] for name in stage.gives], stage, stride):
-            answers = run(place, {name: as_input(held[name].cut(tile.window)) for name in stage.reads})
-            for name, answer in zip(stage.gives, answers, strict=True):
-                seen = _Part(answer, tile.window)
-                if parts[name] == tile.owned == tile.window:
-                    given[name] = seen
-                    continue
-                if name not in given:
-                    given[name] = seen.room(parts[name])
-                given[name].keep(seen, tile.owned)
-            del answers, seen
+        for tile in _tiles(whole, [parts[name] for name in stage.gives if name in parts], stage, stride):
+            compute(place, stage, tile, given)
         held.update(given)
         later = {name for one in stages[place + 1 :] for name in one.reads} | set(stages[-1].gives)
         for name in held.keys() - later:
@@ -105,7 +110,7 @@ class _Part:
 
     @property
     def factor(self) -> int:
-        """Pixels of the window a pixel of the tensor."""
+        """Pixels of the window per pixel of the tensor."""
         height: int = self.values.shape[2]
         return (self.box[2] - self.box[0]) // height
 
@@ -138,7 +143,8 @@ def _needed(whole: Box, inner: Box, stages: Sequence[Stage], stride: int) -> dic
     for stage in reversed(stages):
         read = whole
         if stage.reach is not None:
-            read = _grown(_around([parts[name] for name in stage.gives]), stage.reach, stride, whole)
+            given = _around([parts[name] for name in stage.gives if name in parts])
+            read = _grown(given, stage.reach, stride, whole)
         for name in stage.reads:
             parts[name] = _around([read, parts.get(name, read)])
     return parts

@@ -33,6 +33,11 @@ def stitch(shape: tuple[int, int], count: int, tiles: Iterable[Tile], answer: Ca
     -------
     ``(count, H, W)`` uint8.
 
+    Raises
+    ------
+    ValueError
+        If an answer has another size than what its tile owns.
+
     Examples
     --------
     >>> from nuxel.tiling.grid import plan_tiles
@@ -47,5 +52,8 @@ def stitch(shape: tuple[int, int], count: int, tiles: Iterable[Tile], answer: Ca
     for tile in tiles:
         y0, x0, y1, x1 = tile.owned
         y1, x1 = min(y1, shape[0]), min(x1, shape[1])
-        whole[:, y0:y1, x0:x1] = answer(tile)[:, : y1 - y0, : x1 - x0]
+        maps = answer(tile)
+        if maps.shape[1:] != (tile.owned[2] - y0, tile.owned[3] - x0):
+            raise ValueError(f"a tile that owns {tile.owned} got maps of shape {maps.shape}")
+        whole[:, y0:y1, x0:x1] = maps[:, : y1 - y0, : x1 - x0]
     return whole
