@@ -23,8 +23,11 @@ class Fixed:
     provider, threads = "CPUExecutionProvider", 2
 
     def __init__(self, card: ModelCard, factor: float = 1.0) -> None:
-        self.card, self.factor, self.looks = card, factor, 0
+        self.card, self.factor, self.looks, self.released = card, factor, 0, 0
         self.name, self.sha256 = f"{factor}.onnx", str(factor)
+
+    def release(self) -> None:
+        self.released += 1
 
     def __call__(self, window: NDArray[np.uint8], inner: Box | None = None) -> NDArray[np.float32]:
         self.looks += 1
@@ -118,6 +121,11 @@ class TestEnsemble:
         assert together.name == "1.onnx + 2.onnx + 6.onnx"
         assert len({network.sha256 for network in (one, two, four, together)}) == 4
         assert Ensemble([two, one]).sha256 != Ensemble([one, two]).sha256
+
+    def test_all_are_released(self, toy_card: ModelCard) -> None:
+        networks = [Fixed(toy_card, factor) for factor in (1, 2)]
+        Ensemble(networks).release()
+        assert [network.released for network in networks] == [1, 1]
 
     def test_the_card_suits_all(self, toy_card: ModelCard) -> None:
         other = dataclasses.replace(

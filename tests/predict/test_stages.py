@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -179,6 +180,15 @@ def test_nuclei_are_the_same(model: Model, path: Path, monkeypatch: pytest.Monke
     nuclei = segment_normalised(image, model, Options()).nuclei
     assert len(nuclei) == len(whole)
     assert np.count_nonzero(nuclei.labels != whole.labels) <= whole.labels.size / 100_000
+
+
+def test_the_memory_of_stages_is_given_back(model: Model) -> None:
+    resident = psutil.Process().memory_info
+    model.release()  # of a model without stages yet there is nothing to give
+    model(np.zeros((1040, 1040, 3), np.uint8), (0, 0, 16, 16))
+    kept = resident().rss
+    model.release()
+    assert resident().rss < kept - 30e6
 
 
 def test_stages_that_are_not_the_graphs(

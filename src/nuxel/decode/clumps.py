@@ -239,7 +239,11 @@ def _fill_holes(labels: Labels) -> None:
         highest[edge] = 0
     fill = np.where(lowest == highest, lowest, 0)
     if fill.any():
-        labels += fill[gaps]
+        rows = max(1, BAND // labels.shape[1])
+        for top in range(
+            0, len(labels), rows
+        ):  # band by band, because what is added is as large as the image
+            labels[top : top + rows] += fill[gaps[top : top + rows]]
 
 
 def keep(labels: Labels, nucleus: NDArray[np.uint8], min_area: int, min_score: float) -> Instances:

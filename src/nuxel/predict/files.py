@@ -272,6 +272,7 @@ def _look(item: FoundImage, job: Job) -> _Looked | SummaryRow:
     image = read_image(item.path, **asdict(job.reading))
     display = normalise(image.pixels)
     size, seen = look_at(display, job.model, job.options, image.pixel_size_um)
+    job.model.release()
     alpha = None
     if job.attention is not None:
         attend = partial(cast(Model, job.model).attend, level=job.attention)

@@ -25,7 +25,7 @@ from nuxel.tiling.grid import Box, crop
 
 DEFAULT_MODEL = "default"
 _KEPT_PIXELS = LARGEST_TILE
-"""Pixels of a window up to which the memory for it is kept when it is run whole; stages always keep theirs."""
+"""Pixels of a window up to which the memory for it is kept when it is run whole; stages keep theirs until released."""
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -102,6 +102,12 @@ class Model:
             inner = inner or (0, 0, *window.shape[:2])
             return run_stages(window, inner, self.card.stages, self.card.stride, self._run_stage)
         return crop(self._run(None, window)[0][0], inner)
+
+    def release(self) -> None:
+        """Give back the memory that stages keep for the next window of an image: what follows needs it."""
+        if self._stages:
+            side = self.card.stride
+            self._session.run(None, {IMAGE: np.zeros((1, 3, side, side), np.float32)}, self._release)
 
     def detect(self, window: NDArray[np.uint8]) -> Detections:
         """What a network that detects reports of one window, ``(H, W, 3)`` uint8 of the card's size."""

@@ -51,6 +51,9 @@ class NamedNetwork(Network, Protocol):
     @property
     def threads(self) -> int: ...
 
+    def release(self) -> None:
+        """Give back the memory that is kept for the next window of an image."""
+
 
 _REMEMBERED_PIXELS = 512 * 512
 _REMEMBERED = 8
@@ -83,7 +86,7 @@ class Remembering:
 class Turned:
     """The mean of a network's answers to the eight turned and mirrored views of a window (test-time augmentation).
 
-    Source: multi-head U-Net paper, section 5.6. Offsets to a nucleus' centre turn with the view.
+    Offsets to a nucleus' centre turn with the view.
     """
 
     def __init__(self, network: Network) -> None:
@@ -172,3 +175,8 @@ class Ensemble:
             total += network(window, inner)[[network.card.maps.index(name) for name in self.card.maps]]
         total /= len(self._networks)
         return total
+
+    def release(self) -> None:
+        """See :class:`NamedNetwork`."""
+        for network in self._networks:
+            network.release()

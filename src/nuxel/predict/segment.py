@@ -20,7 +20,7 @@ from nuxel.image.resample import ScaledImage
 from nuxel.instances import Instances
 from nuxel.predict.detect import attention_of, attention_output
 from nuxel.predict.model import DEFAULT_MODEL, Model, model_path, open_models
-from nuxel.predict.networks import Network
+from nuxel.predict.networks import NamedNetwork
 from nuxel.predict.pipeline import Options, segment_normalised
 
 _MOST_CHANNELS = 4
@@ -88,6 +88,7 @@ def segment(
     else:
         pixels = _checked(np.asarray(image))
     result = segment_normalised(normalise(pixels), network, chosen, pixel_size_um)
+    network.release()
     if result.warning:
         warnings.warn(result.warning, stacklevel=2)
     return result.nuclei
@@ -126,7 +127,7 @@ def attention_map(
 
 
 @functools.lru_cache(maxsize=4)
-def _open(paths: tuple[str, ...], threads: int | None, device: str) -> Network:
+def _open(paths: tuple[str, ...], threads: int | None, device: str) -> NamedNetwork:
     return open_models(paths, threads=threads, device=device)
 
 
