@@ -19,10 +19,12 @@ import pytest
 import tifffile
 from PIL import Image
 
+import nuxel
 from nuxel.errors import NuxelError, UsageError
 from nuxel.export.run_record import SummaryRow
 from nuxel.labels.read import read_labels
 from nuxel.predict import files
+from nuxel.predict import segment as segment_module
 from nuxel.predict.files import Job, Reading, segment_files
 from nuxel.predict.model import Model
 from nuxel.predict.pipeline import Options
@@ -52,6 +54,20 @@ def names_in(folder: Path) -> list[str]:
 
 def statuses(rows: list[SummaryRow]) -> list[str]:
     return [row.status for row in rows]
+
+
+@pytest.mark.parametrize(("most", "times"), [(0, 1), (10**6, 0)])
+def test_the_memory_that_a_large_image_took_is_given_back(
+    most: int, times: int, save_discs: Save, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, released = save_discs("a.png"), []
+    monkeypatch.setattr(Model, "release", lambda _: released.append("model"))
+    monkeypatch.setattr(files, "LARGEST_KEPT", most)
+    segment_files([path], job)
+    assert len(released) == times
+    monkeypatch.setattr(segment_module, "LARGEST_KEPT", most)
+    nuxel.segment(path, model=str(job.model.path), scale=1)
+    assert len(released) == 2 * times
 
 
 class TestProducts:

@@ -22,6 +22,7 @@ from nuxel.predict.detect import attention_of, attention_output
 from nuxel.predict.model import DEFAULT_MODEL, Model, model_path, open_models
 from nuxel.predict.networks import NamedNetwork
 from nuxel.predict.pipeline import Options, segment_normalised
+from nuxel.predict.stages import LARGEST_KEPT
 
 _MOST_CHANNELS = 4
 
@@ -87,8 +88,10 @@ def segment(
         )
     else:
         pixels = _checked(np.asarray(image))
-    result = segment_normalised(normalise(pixels), network, chosen, pixel_size_um)
-    network.release()
+    display = normalise(pixels)
+    result = segment_normalised(display, network, chosen, pixel_size_um)
+    if display[..., 0].size > LARGEST_KEPT:
+        network.release()
     if result.warning:
         warnings.warn(result.warning, stacklevel=2)
     return result.nuclei

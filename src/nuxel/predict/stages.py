@@ -27,6 +27,8 @@ LARGEST_TILE = 1024 * 1024
 """Pixels, about, that a fine stage sees at once, which needs as much for each; smaller windows are run whole."""
 LARGEST_STAGED = 3072 * 3072
 """Pixels of a window that is run in stages, which needs about 80 bytes for each."""
+LARGEST_KEPT = 2 * LARGEST_STAGED
+"""Pixels of an image up to which its windows' memory is kept for the next: of larger ones decoding needs more."""
 
 
 @dataclass(frozen=True)
