@@ -23,8 +23,7 @@ import nuxel
 from nuxel.errors import NuxelError, UsageError
 from nuxel.export.run_record import SummaryRow
 from nuxel.labels.read import read_labels
-from nuxel.predict import files
-from nuxel.predict import segment as segment_module
+from nuxel.predict import files, pipeline
 from nuxel.predict.files import Job, Reading, segment_files
 from nuxel.predict.model import Model
 from nuxel.predict.pipeline import Options
@@ -62,10 +61,9 @@ def test_the_memory_that_a_large_image_took_is_given_back(
 ) -> None:
     path, released = save_discs("a.png"), []
     monkeypatch.setattr(Model, "release", lambda _: released.append("model"))
-    monkeypatch.setattr(files, "LARGEST_KEPT", most)
+    monkeypatch.setattr(pipeline, "LARGEST_KEPT", most)
     segment_files([path], job)
     assert len(released) == times
-    monkeypatch.setattr(segment_module, "LARGEST_KEPT", most)
     nuxel.segment(path, model=str(job.model.path), scale=1)
     assert len(released) == 2 * times
 

@@ -239,10 +239,9 @@ def _fill_holes(labels: Labels) -> None:
         highest[edge] = 0
     fill = np.where(lowest == highest, lowest, 0)
     if fill.any():
+        # band by band, because what is added would be as large as the image
         rows = max(1, BAND // labels.shape[1])
-        for top in range(
-            0, len(labels), rows
-        ):  # band by band, because what is added is as large as the image
+        for top in range(0, len(labels), rows):
             labels[top : top + rows] += fill[gaps[top : top + rows]]
 
 

@@ -42,7 +42,6 @@ from nuxel.predict.model import Model
 from nuxel.predict.networks import NamedNetwork
 from nuxel.predict.pipeline import Options, Seen, decode_seen, look_at, warning_of
 from nuxel.predict.scale import Size
-from nuxel.predict.stages import LARGEST_KEPT
 
 Progress = Callable[[int, int, SummaryRow], None]
 FORMATS = ("run-length",)
@@ -273,8 +272,6 @@ def _look(item: FoundImage, job: Job) -> _Looked | SummaryRow:
     image = read_image(item.path, **asdict(job.reading))
     display = normalise(image.pixels)
     size, seen = look_at(display, job.model, job.options, image.pixel_size_um)
-    if display[..., 0].size > LARGEST_KEPT:
-        job.model.release()
     alpha = None
     if job.attention is not None:
         attend = partial(cast(Model, job.model).attend, level=job.attention)

@@ -24,8 +24,6 @@ from nuxel.predict.stages import IMAGE, LARGEST_TILE, Stage, as_input, run_stage
 from nuxel.tiling.grid import Box, crop
 
 DEFAULT_MODEL = "default"
-_KEPT_PIXELS = LARGEST_TILE
-"""Pixels of a window up to which the memory for it is kept when it is run whole; stages keep theirs until released."""
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -131,7 +129,7 @@ class Model:
         return values
 
     def _run(self, names: list[str] | None, window: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        small = window.shape[0] * window.shape[1] <= _KEPT_PIXELS
+        small = window.shape[0] * window.shape[1] <= LARGEST_TILE  # as much is kept as stages keep for a tile
         feeds = {IMAGE: as_input(window.transpose(2, 0, 1)[None])}
         outputs: list[NDArray[np.float32]] = self._session.run(
             names, feeds, self._keep if small else self._release

@@ -29,6 +29,9 @@ class Network(Protocol):
     def __call__(self, window: NDArray[np.uint8], inner: Box | None = None) -> Maps:
         """The maps of a window, or of its inner part; all of the window may decide them."""
 
+    def release(self) -> None:
+        """Give back the memory that is kept for the next window of an image."""
+
 
 class Detector(Protocol):
     """A network that reports boxes with masks, and its card."""
@@ -50,9 +53,6 @@ class NamedNetwork(Network, Protocol):
     def provider(self) -> str: ...
     @property
     def threads(self) -> int: ...
-
-    def release(self) -> None:
-        """Give back the memory that is kept for the next window of an image."""
 
 
 _REMEMBERED_PIXELS = 512 * 512
@@ -82,6 +82,10 @@ class Remembering:
             self._answers.append((window, maps))
         return crop(maps, inner)
 
+    def release(self) -> None:
+        """See :class:`Network`."""
+        self._network.release()
+
 
 class Turned:
     """The mean of a network's answers to the eight turned and mirrored views of a window (test-time augmentation).
@@ -105,6 +109,10 @@ class Turned:
             total += answer
         total /= 8
         return crop(total, inner)
+
+    def release(self) -> None:
+        """See :class:`Network`."""
+        self._network.release()
 
     def _look(self, window: NDArray[np.uint8], *, swapped: bool, rows: int, columns: int) -> Maps:
         view = window[::rows, ::columns]
@@ -177,6 +185,6 @@ class Ensemble:
         return total
 
     def release(self) -> None:
-        """See :class:`NamedNetwork`."""
+        """See :class:`Network`."""
         for network in self._networks:
             network.release()

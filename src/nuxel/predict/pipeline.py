@@ -19,7 +19,7 @@ from nuxel.predict.card import ModelCard
 from nuxel.predict.detect import Found, find
 from nuxel.predict.networks import Detector, Network, Remembering, Turned
 from nuxel.predict.scale import Size, choose_scale, doubt_size, estimate_diameter
-from nuxel.predict.stages import LARGEST_STAGED, LARGEST_WINDOW
+from nuxel.predict.stages import LARGEST_KEPT, LARGEST_STAGED, LARGEST_WINDOW
 from nuxel.tiling.grid import Tile, fit_tile, plan_tiles, plan_windows
 from nuxel.tiling.stitch import stitch
 
@@ -124,7 +124,10 @@ def look_at(
         return size, find(ScaledImage(image, size.scale), cast(Detector, network))
     network = Remembering(cast(Network, network))
     size = choose_size(image, network, options, pixel_size_um)
-    return size, run_network(ScaledImage(image, size.scale), network, options)
+    maps = run_network(ScaledImage(image, size.scale), network, options)
+    if image.shape[0] * image.shape[1] > LARGEST_KEPT:
+        network.release()
+    return size, maps
 
 
 def choose_size(

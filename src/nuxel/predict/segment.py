@@ -20,9 +20,8 @@ from nuxel.image.resample import ScaledImage
 from nuxel.instances import Instances
 from nuxel.predict.detect import attention_of, attention_output
 from nuxel.predict.model import DEFAULT_MODEL, Model, model_path, open_models
-from nuxel.predict.networks import NamedNetwork
+from nuxel.predict.networks import Network
 from nuxel.predict.pipeline import Options, segment_normalised
-from nuxel.predict.stages import LARGEST_KEPT
 
 _MOST_CHANNELS = 4
 
@@ -88,10 +87,7 @@ def segment(
         )
     else:
         pixels = _checked(np.asarray(image))
-    display = normalise(pixels)
-    result = segment_normalised(display, network, chosen, pixel_size_um)
-    if display[..., 0].size > LARGEST_KEPT:
-        network.release()
+    result = segment_normalised(normalise(pixels), network, chosen, pixel_size_um)
     if result.warning:
         warnings.warn(result.warning, stacklevel=2)
     return result.nuclei
@@ -130,7 +126,7 @@ def attention_map(
 
 
 @functools.lru_cache(maxsize=4)
-def _open(paths: tuple[str, ...], threads: int | None, device: str) -> NamedNetwork:
+def _open(paths: tuple[str, ...], threads: int | None, device: str) -> Network:
     return open_models(paths, threads=threads, device=device)
 
 

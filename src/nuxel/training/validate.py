@@ -68,6 +68,9 @@ class TorchNetwork:
         maps: NDArray[np.float32] = self._answer(window)[0].float().cpu().numpy()
         return crop(maps, inner)
 
+    def release(self) -> None:
+        """Nothing: PyTorch keeps what it will need for the next step."""
+
     def detect(self, window: NDArray[np.uint8]) -> Detections:
         count = len(DetectionRule().maps)
         return Detections(*(output.float().cpu().numpy() for output in self._answer(window)[:count]))
