@@ -13,23 +13,20 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from nuxel.decode.paste import CROSS, Nucleus, largest_region, paste
 from nuxel.errors import NuxelError, UsageError
 from nuxel.instances import Instances
-
-Mask = NDArray[np.bool_]
 
 OVERLAPS = ("biggest", "best", "probability")
 LEAST_LEFT = 0.5
 """Share of its mask that a nucleus must keep. Of two masks of equal size that pass the suppression at 0.3, neither
 loses as much as half to the other; who does lies mostly inside a bigger one, and shows a part of the same nucleus."""
-
-_CROSS = ndimage.generate_binary_structure(2, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,29 +195,6 @@ class DetectionRule:
         return replace(self, min_area=round(self.min_area * area))
 
 
-class _Nucleus(NamedTuple):
-    """A pasted mask, the window of the image that it covers, its number of pixels and its score; and of what it was
-    pasted: the area that the grid of cells spans, and these."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
-    mask: Mask
-    area: int
-    score: float
-    span: tuple[float, ...]
-    cells: NDArray[np.float32]
-
-    @property
-    def window(self) -> tuple[slice, slice]:
-        return np.s_[self.top : self.bottom, self.left : self.right]
-
-    def probability(self) -> NDArray[np.float32]:
-        """That of each pixel of the window."""
-        return _interpolated(self.cells, self.span, self[:4]).astype(np.float32)
-
-
 def decode_detections(detections: Detections, shape: tuple[int, int], rule: DetectionRule) -> Instances:
     """Find the nuclei in the detections of one whole image.
 
@@ -262,7 +236,7 @@ def decode_detections(detections: Detections, shape: tuple[int, int], rule: Dete
     """
     ranked = _ranked(detections, rule.min_score).grown(rule.mask_scale)
     windows = _windows(ranked.boxes, shape)
-    pasted = _paste(ranked, windows, rule.mask_threshold)
+    pasted = paste(ranked.boxes, windows, ranked.masks, ranked.scores, rule.mask_threshold)
     least, side = max(rule.min_area, 1), _square(windows)
     nuclei = _distinct((one for one in pasted if one.area >= least), rule.mask_nms, side)
     if rule.overlap == "biggest":
@@ -284,56 +258,13 @@ def _windows(boxes: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.i
     return np.ceil(boxes.astype(np.float64) - 0.5).clip(0, [*shape, *shape]).astype(np.intp)
 
 
-def _paste(detections: Detections, windows: NDArray[np.intp], threshold: float) -> Iterator[_Nucleus]:
-    """The nucleus of each detection that has a pixel in the image, at its resolution."""
-    boxes, scores = detections.boxes.tolist(), detections.scores.tolist()
-    found = zip(boxes, windows.tolist(), detections.masks, scores, strict=True)
-    for span, (top, left, bottom, right), cells, score in found:
-        if bottom <= top or right <= left:
-            continue
-        padded = np.zeros((bottom - top + 2, right - left + 2), bool)
-        values = _interpolated(cells, span, (top, left, bottom, right))
-        np.greater_equal(values, threshold, out=padded[1:-1, 1:-1])
-        # Holes are the background that is not connected to the frame.
-        gaps = ndimage.label(~padded, _CROSS)[0]
-        whole = _largest((gaps != gaps[0, 0])[1:-1, 1:-1])
-        yield _Nucleus(
-            top, left, bottom, right, whole, int(np.count_nonzero(whole)), score, tuple(span), cells
-        )
-
-
-def _interpolated(
-    cells: NDArray[np.float32], span: Sequence[float], window: tuple[int, int, int, int]
-) -> NDArray[np.float64]:
-    """What a grid of cells that spans an area gives to each pixel of a window."""
-    (y0, x0, y1, x1), (top, left, bottom, right) = span, window
-    rows = _weights(top, bottom, y0, y1, len(cells))
-    columns = _weights(left, right, x0, x1, len(cells))
-    return np.asarray(rows @ cells @ columns.T)
-
-
-def _weights(first: int, stop: int, start: float, end: float, cells: int) -> NDArray[np.float64]:
-    """``(stop - first, cells)``: what each cell between ``start`` and ``end`` gives to each pixel."""
-    places = (np.arange(first, stop) + (0.5 - start)) * (cells / (end - start)) - 0.5
-    distance = np.abs(places.clip(0, cells - 1)[:, None] - np.arange(cells))
-    return np.asarray(np.maximum(1 - distance, 0))
-
-
-def _largest(mask: Mask) -> Mask:
-    """The largest 4-connected region of a mask, the first of equal ones."""
-    regions, count = ndimage.label(mask, _CROSS)
-    if count < 2:
-        return mask
-    return np.asarray(regions == 1 + np.bincount(regions.ravel())[1:].argmax())
-
-
-def _distinct(ranked: Iterable[_Nucleus], threshold: float, side: int) -> list[_Nucleus]:
+def _distinct(ranked: Iterable[Nucleus], threshold: float, side: int) -> list[Nucleus]:
     """The nuclei, best first, whose IoU with no better one that is kept is above the threshold.
 
     The kept ones are found by the squares, of this side, that their windows touch, so that the work grows with the
     nuclei and not with their pairs; the masks of the others need no memory.
     """
-    kept: list[_Nucleus] = []
+    kept: list[Nucleus] = []
     in_square: dict[tuple[int, int], list[int]] = defaultdict(list)
     for nucleus in ranked:
         squares = [in_square[square] for square in _squares(nucleus, side)]
@@ -351,14 +282,14 @@ def _square(windows: NDArray[np.intp]) -> int:
     return max(16, 2 * int(sides.sum()) // max(sides.size, 1))
 
 
-def _squares(nucleus: _Nucleus, side: int) -> Iterator[tuple[int, int]]:
+def _squares(nucleus: Nucleus, side: int) -> Iterator[tuple[int, int]]:
     """The squares of a grid that the window of a nucleus touches."""
     rows = range(nucleus.top // side, (nucleus.bottom - 1) // side + 1)
     columns = range(nucleus.left // side, (nucleus.right - 1) // side + 1)
     return product(rows, columns)
 
 
-def _iou(one: _Nucleus, other: _Nucleus) -> float:
+def _iou(one: Nucleus, other: Nucleus) -> float:
     top, bottom = max(one.top, other.top), min(one.bottom, other.bottom)
     left, right = max(one.left, other.left), min(one.right, other.right)
     if top >= bottom or left >= right:
@@ -370,7 +301,7 @@ def _iou(one: _Nucleus, other: _Nucleus) -> float:
     return shared / (one.area + other.area - shared)
 
 
-def _shared(nuclei: list[_Nucleus], shape: tuple[int, int], min_area: int, side: int) -> list[_Nucleus]:
+def _shared(nuclei: list[Nucleus], shape: tuple[int, int], min_area: int, side: int) -> list[Nucleus]:
     """The nuclei, best first, each with the part of its mask in which it is the most probable; of equal ones the first.
 
     Only the largest region of a part counts, and not even that if it is too small. What a nucleus loses so goes to the
@@ -400,7 +331,7 @@ def _shared(nuclei: list[_Nucleus], shape: tuple[int, int], min_area: int, side:
         to_judge.remove(index)
         nucleus = nuclei[index]
         mine = owner[nucleus.window] == index
-        region = _largest(mine)
+        region = largest_region(mine)
         if np.count_nonzero(region) < max(min_area, LEAST_LEFT * nucleus.area):
             region = masks[index] = np.zeros_like(mine)
         lost = mine & ~region
@@ -413,7 +344,7 @@ def _shared(nuclei: list[_Nucleus], shape: tuple[int, int], min_area: int, side:
     return [one._replace(mask=part) for one, part in parts if part.any()]
 
 
-def _draw(nuclei: list[_Nucleus], shape: tuple[int, int], min_area: int) -> Instances:
+def _draw(nuclei: list[Nucleus], shape: tuple[int, int], min_area: int) -> Instances:
     """Give each nucleus in turn what those before it left of its mask, and number those that remain."""
     labels = np.zeros(shape, np.int32)
     first, scores = [], []
@@ -422,7 +353,7 @@ def _draw(nuclei: list[_Nucleus], shape: tuple[int, int], min_area: int) -> Inst
         free = nucleus.mask & (window == 0)
         remains = np.count_nonzero(free)
         if remains < nucleus.area:
-            free = _largest(free)
+            free = largest_region(free)
             remains = np.count_nonzero(free)
             if remains < max(min_area, LEAST_LEFT * nucleus.area):
                 continue
@@ -445,7 +376,7 @@ def _dilated(nuclei: Instances) -> Instances:
     labels, nobody = nuclei.labels, np.iinfo(np.int32).max
     reached = ndimage.maximum_filter(labels, 3) > 0
     for _ in range(2):
-        nearest = ndimage.minimum_filter(np.where(labels > 0, labels, nobody), footprint=_CROSS)
+        nearest = ndimage.minimum_filter(np.where(labels > 0, labels, nobody), footprint=CROSS)
         labels = np.where((labels == 0) & reached & (nearest < nobody), nearest, labels)
     numbers, first = np.unique(labels, return_index=True)
     order = np.argsort(first[numbers > 0])
