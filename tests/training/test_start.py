@@ -117,6 +117,34 @@ def test_normalisations_have_the_statistics_of_the_views(network: dict[str, Any]
         assert torch.allclose(norm.running_var, values.var((0, 2, 3), correction=0), rtol=1e-3, atol=1e-5)
 
 
+def test_weights_have_the_size_of_fresh_ones(tmp_path: Path) -> None:
+    """Where a normalisation takes it out again: otherwise the learning rate would mean another thing in each layer.
+
+    Of an additive block that is the sum of two convolutions, each channel by itself.
+    """
+    built = module(NETWORKS["lite0"])
+    with torch.no_grad():
+        for part in built.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.weight.mul_(torch.logspace(-1, 0, part.num_features))
+    export_module(built, tmp_path / "model.onnx")
+    started = module(NETWORKS["lite0"], seed=1)
+    fresh = {name: value.clone() for name, value in started.named_parameters()}
+    start_from(started, str(tmp_path / "model.onnx"), [torch.rand(2, 3, 32, 32)])
+    joined, alone = [], []
+    for name, value in started.named_parameters():
+        if name.endswith("skip.weight"):
+            joined.append([name, name.replace("skip", "coarse")])
+        elif value.ndim == 4 and "coarse" not in name and "head" not in name:
+            alone.append([name])
+    assert len(joined) == 2
+    assert len(alone) > 10
+    for names in joined + alone:
+        now = sum(started.get_parameter(name).square().sum((1, 2, 3)) for name in names)
+        then = sum(fresh[name].square().sum() / len(fresh[name]) for name in names)
+        assert torch.allclose(now, then.expand_as(now), rtol=1e-3), names
+
+
 def test_statistics_are_those_of_all_batches(tmp_path: Path) -> None:
     export_module(module(NETWORKS["plain"]), tmp_path / "model.onnx")
     views = [torch.rand(2, 3, 32, 32) * scale for scale in (0.3, 1.0)]

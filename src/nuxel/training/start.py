@@ -2,7 +2,9 @@
 
 A model file has its batch normalisation folded into the convolutions. Training needs it again, so every normalisation
 that has been folded is given the statistics that its inputs really have, and a scale and shift that undo it: the answer
-stays the same.
+stays the same. The weights before it have taken on its scale, a tenth to five times the size that they were trained
+at, so that a learning rate would mean another thing in every layer. They get back the size that they have in a
+network that starts afresh, and the normalisation undoes it.
 """
 
 from __future__ import annotations
@@ -111,6 +113,7 @@ def _start_from_model(module: TrainingModule, path: Path, views: Iterable[Tensor
         tuple(one.weight.shape) for one in stored
     ]:
         raise _does_not_fit(path)
+    fresh = {conv: _spread(conv.weight) for conv in calls.convolutions}
     with torch.no_grad():
         folded = set(calls.norms)
         for norm in calls.norms:
@@ -129,6 +132,9 @@ def _start_from_model(module: TrainingModule, path: Path, views: Iterable[Tensor
             if one.bias is not None and shift is not None:
                 shift.copy_(one.bias)
         _measure(module, folded, batches)
+        for norm, convolutions in calls.before.items():
+            if norm in folded:
+                _resize(convolutions, norm, [fresh[conv] for conv in convolutions])
         window = (batches[0][0].permute(1, 2, 0) * 255).round().to(torch.uint8)
         found = module.eval()(window.permute(2, 0, 1)[None].float() / 255)
         module.train()
@@ -144,8 +150,9 @@ def _does_not_fit(path: Path) -> NuxelError:
 
 
 class _Calls:
-    """A network's convolutions in the order in which they are called, which is that of the exported graph, and of each
-    the normalisation whose shift its bias in the file stands for."""
+    """A network's convolutions in the order in which they are called, which is that of the exported graph; of each the
+    normalisation whose shift its bias in the file stands for; and before each normalisation the convolutions whose sum
+    it sees."""
 
     def __init__(self, module: TrainingModule, image: Tensor) -> None:
         self.convolutions: list[_Conv] = []
@@ -173,6 +180,10 @@ class _Calls:
                 norm = block.join[0]
                 assert isinstance(norm, nn.BatchNorm2d)
                 self.norm_after[block.skip] = norm
+        self.before = {norm: [conv] for conv, norm in self.norm_after.items()}
+        for block in module.modules():
+            if isinstance(block, UpBlock):
+                self.before[self.norm_after[block.skip]].append(block.coarse)
 
 
 @dataclass(frozen=True)
@@ -245,3 +256,25 @@ def _measure(module: TrainingModule, norms: Collection[nn.BatchNorm2d], batches:
         norm.running_var.copy_((squares / count - mean.square()).clamp(min=0))
         norm.weight.copy_((norm.running_var + norm.eps).sqrt())
         norm.bias.add_(norm.running_mean)
+
+
+def _spread(weight: Tensor) -> float:
+    """Root mean square of weights."""
+    return float(weight.detach().square().mean().sqrt())
+
+
+def _resize(convolutions: Sequence[_Conv], norm: nn.BatchNorm2d, spreads: Sequence[float]) -> None:
+    """Scale what each channel of a normalisation is made of, so that its weights together are as large as weights of
+    these root mean squares; the normalisation undoes it."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    wanted = sum(
+        conv.weight[0].numel() * spread**2 for conv, spread in zip(convolutions, spreads, strict=True)
+    )
+    now = torch.stack([conv.weight.square().sum((1, 2, 3)) for conv in convolutions]).sum(0)
+    factor = torch.where(now > 0, (wanted / now).sqrt(), 1.0)
+    for conv in convolutions:
+        conv.weight.mul_(factor.view(-1, 1, 1, 1))
+    norm.running_mean.mul_(factor)
+    norm.running_var.mul_(factor.square())
+    norm.weight.copy_((norm.running_var + norm.eps).sqrt() / factor)
