@@ -145,6 +145,20 @@ def test_weights_have_the_size_of_fresh_ones(tmp_path: Path) -> None:
         assert torch.allclose(now, then.expand_as(now), rtol=1e-3), names
 
 
+def test_a_channel_that_is_switched_off_stays_off(tmp_path: Path) -> None:
+    """Its weights in the file are zeros, which no factor makes as large as fresh ones."""
+    built, views = module(NETWORKS["lite0"]), torch.rand(2, 3, 32, 32)
+    norms = [part for part in built.modules() if isinstance(part, nn.BatchNorm2d)]
+    with torch.no_grad():
+        for norm in norms:
+            norm.weight[0] = 0
+    export_module(built, tmp_path / "model.onnx")
+    started = module(NETWORKS["lite0"], seed=1)
+    start_from(started, str(tmp_path / "model.onnx"), [views])
+    assert all(value.isfinite().all() for value in started.state_dict().values())
+    assert torch.allclose(answer(started.eval(), views), answer(built.eval(), views), atol=1e-4)
+
+
 def test_statistics_are_those_of_all_batches(tmp_path: Path) -> None:
     export_module(module(NETWORKS["plain"]), tmp_path / "model.onnx")
     views = [torch.rand(2, 3, 32, 32) * scale for scale in (0.3, 1.0)]

@@ -175,15 +175,13 @@ class _Calls:
         module.train()
         for hook in hooks:
             hook.remove()
+        self.before = {norm: [conv] for conv, norm in self.norm_after.items()}
         for block in module.modules():
             if isinstance(block, UpBlock):
                 norm = block.join[0]
                 assert isinstance(norm, nn.BatchNorm2d)
                 self.norm_after[block.skip] = norm
-        self.before = {norm: [conv] for conv, norm in self.norm_after.items()}
-        for block in module.modules():
-            if isinstance(block, UpBlock):
-                self.before[self.norm_after[block.skip]].append(block.coarse)
+                self.before[norm] = [block.skip, block.coarse]
 
 
 @dataclass(frozen=True)
