@@ -88,7 +88,7 @@ class TestSegmentUsage:
             (["--scale", "1", "--diameter", "9"], "give either the scale or the diameter, not both"),
             (["--tile-size", "0"], "the tile size must be positive, got 0"),
             (["--tile-size", "3"], "the tile size must be at least 16 pixels, got 3"),
-            (["--pixel-size", "0"], "the pixel size must be a positive number"),
+            (["--pixel-size", "0"], "the pixel size must be a number of micrometres"),
             (["--model", "nothing"], "nothing: no such model; give a file or one of"),
         ],
     )

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 
 from nuxel.cli.main import main
@@ -197,6 +198,38 @@ def test_runs_into_one_folder_share_a_summary(some: Set, toy_model: Path) -> Non
         rows = list(csv.DictReader(file))
     assert [Path(row["file"]).name for row in rows] == ["a.png", "b.png"]
     assert [row["status"] for row in rows] == ["done", "done"]
+
+
+def test_a_stack_asks_and_the_options_answer(some: Set, toy_model: Path, capsys: Capture) -> None:
+    folder, _ = some
+    (folder / "set" / "images" / "a.png").unlink()
+    pixels = np.asarray(Image.open(folder / "set" / "images" / "plate" / "b.png"))
+    stack = np.stack([np.zeros_like(pixels), pixels])
+    tifffile.imwrite(
+        folder / "set" / "images" / "a.ome.tif",
+        stack,
+        metadata={"axes": "CYX", "Channel": {"Name": ["405", "488"]}},
+    )
+    images = "set/images/a.ome.tif"
+    assert run(toy_model, folder, images=images) == 1
+    assert "--channel" in capsys.readouterr().err
+    for file in (folder / "out").rglob("*.*"):
+        file.unlink()
+    assert run(toy_model, folder, "--channel", "488", "--pixel-size", "0.5", "--scale", 1, images=images) == 0
+    assert "1 nuclei annotated, 3 proposed" in capsys.readouterr().err
+    with tifffile.TiffFile(folder / "out" / "a_labels.tif") as file:
+        assert file.pages.first.tags["XResolution"].value[0] == 20000
+
+
+def test_a_summary_of_another_hand_is_kept(some: Set, toy_model: Path, capsys: Capture) -> None:
+    folder, _ = some
+    mine = folder / "out" / "summary.csv"
+    mine.parent.mkdir()
+    for content in ("mine,1\n", "file,status,reason\n"):
+        mine.write_text(content)
+        assert run(toy_model, folder) == 2
+        assert "summary.csv: exists already, and is not as nuxel propagate wrote it" in said(capsys)
+        assert mine.read_text() == content
 
 
 def test_of_annotations_without_an_image_it_says_how_many(

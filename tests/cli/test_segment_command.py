@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from nuxel.cli import segment as command
+from nuxel.cli import shared
 from nuxel.cli.main import main
 from nuxel.labels.read import read_labels
 from nuxel.labels.run_length import read_run_lengths
@@ -125,7 +125,7 @@ def test_every_option_reaches_the_job(
     assert full.options == files.Options(threshold=0.4, min_area=12, diameter=30, tile_size=320)
     assert full.overwrite
     assert full.model.threads == 2
-    assert (other.reading.channel, other.reading.z, other.options.scale) == (1, 3, 0.5)
+    assert (other.reading.channel, other.reading.z, other.options.scale) == ("1", 3, 0.5)
     assert other.model.provider == "CPUExecutionProvider"
 
 
@@ -176,7 +176,7 @@ def test_the_bundled_examples(tmp_path: Path, capsys: Capture) -> None:
 
 @pytest.mark.parametrize("text", ["0", "17", "max"])
 def test_planes(text: str) -> None:
-    assert command._z(text) == (text if text == "max" else int(text))
+    assert shared._z(text) == (text if text == "max" else int(text))
 
 
 class TestRunLengths:

@@ -57,7 +57,7 @@ def test_import_and_help_load_nothing_heavy(code: str) -> None:
     loaded = modules_after(code)
     assert "nuxel" in loaded
     assert not HEAVY & loaded
-    assert len([name for name in loaded if name.startswith("nuxel")]) <= 5
+    assert len([name for name in loaded if name.startswith("nuxel")]) <= 6
 
 
 @pytest.mark.parametrize("verb", ["segment", "doctor", "models"])

@@ -43,7 +43,7 @@ def test_every_chunk_has_its_checksum():
         assert zlib.crc32(body) == int.from_bytes(data[place + 8 + size : place + 12 + size], "big")
         kinds.append(body[:4])
         place += 12 + size
-    assert kinds == [b"IHDR", b"IDAT", b"IEND"]
+    assert kinds == [b"IHDR", b"tEXt", b"IDAT", b"IEND"]
 
 
 def test_smooth_images_become_small():

@@ -37,6 +37,11 @@ def test_reading_gives_the_same_label_images(tmp_path: Path, images: list[np.nda
         assert np.array_equal(found[name].paint(labels.shape), labels)
 
 
+def test_a_name_that_is_no_text_is_escaped(tmp_path: Path) -> None:
+    write_run_lengths(tmp_path / "a.csv", [("\udcff", np.ones((1, 1), np.int32))])
+    assert (tmp_path / "a.csv").read_bytes() == b"ImageId,EncodedPixels\n\\udcff,1 1\n"
+
+
 def test_a_folder_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(NuxelError, match="cannot be written"):
         write_run_lengths(tmp_path / "nowhere" / "a.csv", [])

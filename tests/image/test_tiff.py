@@ -175,6 +175,27 @@ def test_palette_of_eight_bits(write: Write) -> None:
     assert image.pixels.tolist() == [[[255, 0, 0], [246, 9, 9]]]
 
 
+def test_palette_of_one_bit(write: Write) -> None:
+    """tifffile reads such numbers as booleans, which must not choose colours as a mask."""
+    palette = np.array([[0, 65535], [256, 32768], [65535, 0]], np.uint16)
+    colours = (320, "H", 6, tuple(palette.ravel().tolist()), True)
+    path = write(np.array([[False, True, True]]), photometric="minisblack", extratags=[colours])
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages.first.tags["PhotometricInterpretation"].overwrite(3)
+    image = read_image(path)
+    assert image.pixels.tolist() == [[[0, 1, 255], [255, 128, 0], [255, 128, 0]]]
+
+
+def test_palette_of_sixteen_bits_keeps_them(write: Write) -> None:
+    palette = np.tile(np.arange(65536, dtype=np.uint16), (3, 1))
+    palette[0] = palette[0][::-1]
+    pixels = np.array([[0, 300, 65535]], np.uint16)
+    path = write(pixels, photometric="palette", colormap=palette)
+    expected = [[[65535, 0, 0], [65235, 300, 300], [0, 65535, 65535]]]
+    assert read_image(path).pixels.tolist() == expected
+    assert describe_image(path)["dtype"] == "uint16"
+
+
 @pytest.mark.parametrize("mode", ["CMYK", "LAB", "YCbCr"])
 def test_other_colour_spaces_are_refused(tmp_path: Path, mode: str) -> None:
     Picture.fromarray(noise((H, W, 3))).convert("RGB").save(tmp_path / "rgb.tif")

@@ -184,6 +184,16 @@ class TestAttention:
         (row,) = segment_files([image], dataclasses.replace(plain, attention=4))
         assert row.status == "skipped"
 
+    def test_its_level_decides_the_result(self, model: Model, tmp_path: Path) -> None:
+        assert Job(model, tmp_path, attention=4).parameters["attention_level"] == 4
+        assert "attention_level" not in Job(model, tmp_path).parameters
+
+    def test_a_level_without_a_picture_is_refused(self, path: Path, image: Path, tmp_path: Path) -> None:
+        asked = ["segment", str(image), "--model", str(path), "--out", str(tmp_path / "out")]
+        assert main([*asked, "--attention-level", "4"]) == 2
+        assert main([*asked, "--tta"]) == 2  # which means nothing to a network that reports boxes
+        assert not (tmp_path / "out").exists()
+
     def test_a_model_without_it_is_refused(self, toy_model: Path, image: Path, tmp_path: Path) -> None:
         out = tmp_path / "out"
         asked = ["segment", str(image), "--model", str(toy_model), "--out", str(out), "--save-attention"]

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import tifffile
 from PIL import Image
@@ -155,7 +156,8 @@ class TestProducts:
         assert record["parameters"]["scale"] == 1
         assert record["images"] == {"done": 1, "skipped": 0, "failed": 0}
         assert record["threads"] == 1
-        assert "numpy" in record["packages"]
+        assert record["packages"]["numpy"] == np.__version__
+        assert record["packages"]["onnxruntime"] == onnxruntime.__version__
 
     def test_the_competitions_layout(self, save_discs: Save, job: Job, tmp_path: Path) -> None:
         save_discs("in/one/images/one.png")
@@ -313,6 +315,7 @@ class TestFailures:
         monkeypatch.setattr(os, "replace", _full_for("summary.csv"))
         with pytest.raises(NuxelError, match=r"summary\.csv: cannot be written \(No space left on device\)"):
             segment_files([save_discs("a.png")], job)
+        assert json.loads((job.out / "run.json").read_text())["images"]["done"] == 1
 
     def test_a_file_in_the_way_of_a_sub_folder(self, save_discs: Save, job: Job, tmp_path: Path) -> None:
         save_discs("in/plate/a.png")
@@ -375,10 +378,10 @@ class TestRefusedBeforeAnythingIsWritten:
     def test_an_output_folder_that_refuses(
         self, save_discs: Save, job: Job, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def refuse(self: Path, *_: object, **__: object) -> None:
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+        def refuse(**_: object) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-        monkeypatch.setattr(Path, "touch", refuse)
+        monkeypatch.setattr(files, "TemporaryFile", refuse)
         with pytest.raises(UsageError, match="Read-only file system"):
             segment_files([save_discs("a.png")], job)
 
@@ -386,10 +389,111 @@ class TestRefusedBeforeAnythingIsWritten:
         with pytest.raises(UsageError, match="the tile size must be at least 16 pixels, got 15"):
             Job(model, tmp_path, Options(tile_size=15))
 
-    @pytest.mark.parametrize("size", [0, -1, float("nan")])
+    @pytest.mark.parametrize("size", [0, -1, float("nan"), 3.25e-7, 1e6])
     def test_an_impossible_pixel_size(self, size: float) -> None:
-        with pytest.raises(UsageError, match="pixel size must be a positive number"):
+        with pytest.raises(UsageError, match="pixel size must be a number of micrometres"):
             Reading(pixel_size_um=size)
+
+    def test_an_input_in_the_place_of_a_product(self, save_discs: Save, job: Job) -> None:
+        named = [save_discs("out/a.png"), save_discs("out/a_overlay.png")]
+        before = named[1].read_bytes()
+        for overwrite in (False, True):
+            with pytest.raises(UsageError, match=r"a_overlay\.png: would be replaced by a result"):
+                segment_files(named, dataclasses.replace(job, overwrite=overwrite))
+        assert named[1].read_bytes() == before
+
+
+class TestFilesOfAnotherHand:
+    """Are never replaced unless that is asked for."""
+
+    @pytest.mark.parametrize(
+        "name",
+        ["a_nuclei.csv", "a_overlay.png", "a_attention.png", "summary.csv", "run.json", "run_lengths.csv"],
+    )
+    def test_beside_no_label_image(self, save_discs: Save, job: Job, name: str) -> None:
+        path = save_discs("a.png")
+        mine = save_discs(f"out/{name}") if name.endswith(".png") else job.out / name
+        if not name.endswith(".png"):
+            job.out.mkdir()
+            mine.write_text("file,label\nmine,1\n")
+        before = mine.read_bytes()
+        drawn = dataclasses.replace(job, attention=None)
+        if name == "a_attention.png":
+            assert statuses(segment_files([path], drawn)) == ["done"]  # it is in nobody's way
+        else:
+            with pytest.raises(
+                UsageError, match=rf"{name}: exists already, and is not as nuxel segment wrote"
+            ):
+                segment_files([path], drawn)
+            assert names_in(job.out) == [name]
+        assert mine.read_bytes() == before
+        assert statuses(segment_files([path], dataclasses.replace(drawn, overwrite=True))) == ["done"]
+
+    @pytest.mark.parametrize("end", PRODUCTS[1:])
+    def test_what_a_killed_run_left_is_no_such(self, save_discs: Save, job: Job, end: str) -> None:
+        path = save_discs("a.png")
+        reading = dataclasses.replace(job, reading=Reading(pixel_size_um=0.5))
+        for one in (job, reading):
+            assert statuses(segment_files([path], dataclasses.replace(one, overwrite=True))) == ["done"]
+            for other in set(PRODUCTS) - {end}:
+                (job.out / f"a{other}").unlink()
+            assert statuses(segment_files([path], one)) == ["done"]
+
+
+def _write_set(folder: Path, discs: np.ndarray) -> list[Path]:
+    """Two channels of one OME-TIFF image, each in a file of its own that describes both."""
+    folder.mkdir()
+    names = ["s_C0.ome.tif", "s_C1.ome.tif"]
+    planes = "".join(
+        f'<TiffData FirstC="{i}" IFD="0" PlaneCount="1"><UUID FileName="{name}">urn:uuid:{i}</UUID></TiffData>'
+        for i, name in enumerate(names)
+    )
+    for i, name in enumerate(names):
+        ome = (
+            f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{i}"><Image ID="Image:0">'
+            f'<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeX="{discs.shape[1]}" '
+            f'SizeY="{discs.shape[0]}" SizeC="2" SizeZ="1" SizeT="1"><Channel ID="Channel:0:0" Name="405"/>'
+            f'<Channel ID="Channel:0:1" Name="488"/>{planes}</Pixels></Image></OME>'
+        )
+        pixels = discs if i else np.zeros_like(discs)
+        tifffile.imwrite(folder / name, pixels, description=ome, metadata=None)
+    return [folder / name for name in names]
+
+
+class TestImagesInSeveralFiles:
+    @pytest.fixture
+    def members(self, tmp_path: Path, draw_discs: Callable[..., np.ndarray]) -> list[Path]:
+        return _write_set(tmp_path / "set", draw_discs())
+
+    @pytest.fixture
+    def job(self, job: Job) -> Job:
+        return dataclasses.replace(job, reading=Reading(channel="488"))
+
+    def test_are_done_once(self, members: list[Path], job: Job) -> None:
+        job = dataclasses.replace(job, formats=("run-length",))
+        for first in ("done", "skipped"):
+            rows = segment_files([members[0].parent], job)
+            assert statuses(rows) == [first, "skipped"]
+            assert rows[0].nuclei == 4
+            assert rows[1].nuclei is None
+            assert rows[1].reason == "belongs to the OME-TIFF set of s_C0.ome.tif, which is done as one image"
+        assert not list(job.out.glob("s_C1*"))
+        assert (job.out / "run_lengths.csv").read_text().count("\n") == 5
+
+    def test_each_of_them_stands_for_all(self, members: list[Path], job: Job) -> None:
+        (row,) = segment_files([members[1]], job)
+        assert (row.status, row.nuclei) == ("done", 4)
+
+    def test_a_change_in_another_of_them_is_seen(self, members: list[Path], job: Job) -> None:
+        assert statuses(segment_files([members[0]], job)) == ["done"]
+        assert statuses(segment_files([members[0]], job)) == ["skipped"]
+        with tifffile.TiffFile(members[1]) as file:
+            offset, length = file.pages.first.dataoffsets[0], file.pages.first.databytecounts[0]
+        with members[1].open("r+b") as file:
+            file.seek(offset)
+            file.write(bytes(length))
+        (row,) = segment_files([members[0]], job)
+        assert (row.status, row.nuclei) == ("done", 0)
 
 
 class TestSecondRun:
@@ -405,6 +509,16 @@ class TestSecondRun:
         assert (row.status, row.reason, row.nuclei, row.seconds) == ("skipped", "done before", 4, 0)
         after = {name: (job.out / name).stat().st_mtime_ns for name in before}
         assert after == before
+
+    def test_what_was_said_of_it_is_said_again(self, path: Path, job: Job, monkeypatch) -> None:
+        monkeypatch.setattr(files, "warning_of", lambda *_: "its size is doubtful")
+        assert (
+            segment_files([path], dataclasses.replace(job, overwrite=True))[0].reason
+            == "its size is doubtful"
+        )
+        for _ in range(2):
+            (row,) = segment_files([path], job)
+            assert row.reason == "done before; its size is doubtful"
 
     def test_the_row_names_the_input_as_it_is_named_now(
         self, path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
@@ -495,6 +609,37 @@ def slow(part, target):  # so that the kill falls while a file stands half writt
 atomic.os.replace = slow
 files.segment_files([sys.argv[1]], files.Job(Model(sys.argv[2], threads=1), Path(sys.argv[3]), Options(scale=1)))
 """
+
+SLOW_COMMAND = """
+import sys, time
+from nuxel.cli.main import main
+from nuxel.predict import files
+
+write = files.write_overlay
+def slow(path, *rest):
+    if path.name.startswith("b_"):
+        print("now", flush=True)
+        time.sleep(2)
+    write(path, *rest)
+files.write_overlay = slow
+main(["segment", sys.argv[1], "--model", sys.argv[2], "--out", sys.argv[3], "--scale", "1", "--threads", "1"])
+"""
+
+
+def test_a_run_that_is_told_to_end_leaves_nothing_half_written(
+    save_discs: Save, job: Job, toy_model: Path, tmp_path: Path
+) -> None:
+    for name in "abc":
+        save_discs(f"in/{name}.png")
+    arguments = [sys.executable, "-c", SLOW_COMMAND, tmp_path / "in", toy_model, job.out]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE) as run:
+        assert run.stdout
+        assert run.stdout.readline() == b"now\n"
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(30) == 128 + signal.SIGTERM
+    assert not [name for name in names_in(job.out) if name.startswith(".")]
+    assert [row["status"] for row in read_csv(job.out / "summary.csv")] == ["done"]
+    assert statuses(segment_files([tmp_path / "in"], job))[-1] == "done"
 
 
 def test_a_killed_run_leaves_no_half_file_and_is_continued(

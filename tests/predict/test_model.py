@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from nuxel.errors import NuxelError, UsageError
@@ -60,6 +61,23 @@ def test_a_device_that_is_not_there_is_wrong_usage(toy_model: Path, monkeypatch:
     monkeypatch.setattr(model_module.onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(UsageError, match="device cuda: this ONNX Runtime has only CPUExecutionProvider"):
         Model(toy_model, device="cuda")
+
+
+def test_a_device_that_does_not_start_is_wrong_usage(
+    toy_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A runtime that was built for a GPU falls back to the processor where there is none."""
+    offered = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(model_module.onnxruntime, "get_available_providers", lambda: offered)
+    session = onnxruntime.InferenceSession
+
+    def fall_back(content: bytes, options: object, **_: object) -> object:
+        return session(content, options, providers=offered[1:])
+
+    monkeypatch.setattr(model_module.onnxruntime, "InferenceSession", fall_back)
+    with pytest.raises(UsageError, match="could not start CUDAExecutionProvider and fell back to CPUExec"):
+        Model(toy_model, device="cuda")
+    assert Model(toy_model, device="auto").provider == "CPUExecutionProvider"
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,22 @@ DTYPES = [
 ]
 
 
+def test_a_model_file_that_changed_is_opened_again(
+    make_toy_model: Callable[..., Path], draw_discs: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_toy_model("model.onnx")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / path.name).write_bytes(b"no model")
+    monkeypatch.chdir(tmp_path)
+    assert len(nuxel.segment(draw_discs(), model=path.name, scale=1)) == 4
+    monkeypatch.chdir(tmp_path / "other")
+    with pytest.raises(NuxelError, match="not an ONNX model"):
+        nuxel.segment(draw_discs(), model=path.name, scale=1)
+    path.write_bytes(b"no model, either")
+    with pytest.raises(NuxelError, match="not an ONNX model"):
+        nuxel.segment(draw_discs(), model=path, scale=1)
+
+
 class TestArrays:
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_every_dtype(self, segment: Callable[..., Any], draw_discs: Draw, dtype: str) -> None:
@@ -189,7 +205,7 @@ class TestFiles:
 class TestOptions:
     @pytest.mark.parametrize("size", [0, -0.5, float("inf"), "wide"])
     def test_an_impossible_pixel_size(self, segment: Callable[..., Any], size: Any) -> None:
-        with pytest.raises(UsageError, match="pixel size must be a positive number"):
+        with pytest.raises(UsageError, match="pixel size must be a number of micrometres"):
             segment(np.zeros((8, 8)), pixel_size_um=size)
 
     def test_an_unknown_option(self, segment: Callable[..., Any]) -> None:

@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import sys
-import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.tensorboard import SummaryWriter
 
 from nuxel.data.dataset import find_all, read_annotated
 from nuxel.decode.detections import DetectionRule
@@ -36,7 +34,7 @@ from nuxel.training import study as study_module
 from nuxel.training import study_figures
 from nuxel.training.epoch_log import read_rows
 from nuxel.training.module import TrainingModule
-from nuxel.training.study import loss_fall, read_curve, run_study, training_seconds
+from nuxel.training.study import run_study
 from nuxel.training.study_figures import draw_bars, draw_curves, mean_curve, side_by_side
 from nuxel.training.study_file import Study, read_study
 from nuxel.training.study_page import difference, ratio, read_results, write_page
@@ -861,13 +859,6 @@ def test_a_network_that_detects(data: Path, tmp_path: Path) -> None:
 
 
 class TestFigures:
-    def test_a_fall_of_the_loss(self) -> None:
-        assert loss_fall([]) is None
-        assert loss_fall([1.0]) is None
-        assert loss_fall([1.0, 0.75]) == 0.25
-        assert loss_fall([9.0] * 12 + [2.0] * 4 + [1.0, 2.0, 1.0, 2.0]) == 0.25
-        assert loss_fall([1.0, 1.5]) == -0.5
-
     def test_an_interval_of_a_difference(self) -> None:
         rng = np.random.default_rng(1)
         first = rng.uniform(0, 1, 100)
@@ -883,26 +874,6 @@ class TestFigures:
         assert share == pytest.approx(0.9, abs=0.03)
         assert 0.02 < high - low < 0.06  # 2 * 1.96 * 0.1 / 10 = 0.04
         assert not np.isfinite(ratio(whole, np.zeros(100))[0])
-
-    def test_seconds_between_sessions_do_not_count(self, tmp_path: Path, monkeypatch) -> None:
-        """The second session opens its file at 1000 s, and goes on from step 4, at which the first was after 40 s."""
-        now = [0.0]
-        monkeypatch.setattr(time, "time", lambda: now[0])
-        for begin, steps in ((100.0, [2, 4, 6]), (1000.0, [6, 8])):
-            now[0] = begin
-            writer = SummaryWriter(tmp_path, purge_step=steps[0] - 1)
-            for number, step in enumerate(steps, 1):
-                now[0] = begin + 20 * number
-                writer.add_scalar("loss", 1.0, step)
-            writer.close()
-        assert training_seconds(tmp_path) == {2: 20, 4: 40, 6: 60, 8: 80}
-
-    def test_an_empty_event_file_is_no_session(self, tmp_path: Path) -> None:
-        (tmp_path / "events.out.tfevents.1").write_bytes(b"")
-        assert training_seconds(tmp_path) == {}
-
-    def test_a_run_without_rows_has_no_curve(self, tmp_path: Path) -> None:
-        assert read_curve(tmp_path) == []
 
 
 class TestRefused:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nuxel.cli.shared import add_finding, add_reading, finding_of, reading_of, tidy_end
 from nuxel.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,14 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what is neither annotated nor proposed is background (0), not unknown (-1)",
     )
     parser.add_argument("--truth", type=Path, metavar="DIR", help="full label images, for the pictures")
-    parser.add_argument("--threshold", type=float, metavar="X", help="least nucleus probability, 0 to 1")
-    parser.add_argument("--min-area", type=int, metavar="PX", help="propose no smaller nuclei")
-    parser.add_argument(
-        "--scale", type=float, metavar="X", help="run the network at this scale (default: estimated)"
-    )
-    parser.add_argument(
-        "--diameter", type=float, metavar="PX", help="diameter of the nuclei (default: estimated)"
-    )
+    add_reading(parser)
+    add_finding(parser)
     parser.add_argument(
         "--tolerance", type=float, default=1.0, metavar="PX", help="of the outlines as splines (default: 1)"
     )
@@ -50,20 +45,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from nuxel.cli.progress import progress_bar
-    from nuxel.predict.pipeline import Options
     from nuxel.predict.propagate_files import Propagation, propagate_files
 
-    chosen = Options(
-        threshold=options.threshold,
-        min_area=options.min_area,
-        scale=options.scale,
-        diameter=options.diameter,
-    )
     tasks = _tasks(options)
     how = Propagation(
-        _network(options.model), options.out, chosen, options.partial, options.tolerance, options.complete
+        _network(options.model),
+        options.out,
+        finding_of(options),
+        options.partial,
+        options.tolerance,
+        options.complete,
+        reading_of(options),
     )
-    with progress_bar("propagate") as advance:
+    with tidy_end(), progress_bar("propagate") as advance:
         rows = propagate_files(tasks, how, advance)
     failed = sum(row.status == "failed" for row in rows)
     human, proposed = (sum(getattr(row, name) or 0 for row in rows) for name in ("human", "proposed"))

@@ -6,6 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from nuxel.cli.shared import add_finding, add_reading, finding_of, reading_of, tidy_end
+from nuxel.errors import UsageError
+
+_LEVEL = 4
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image files, folders or patterns")
@@ -16,24 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|FILE",
         help="a shipped model or a model file (default: default); given several times, their answers are averaged",
     )
-    parser.add_argument(
-        "--channel", type=_name_or_index, metavar="NAME|N", help="channel that shows the nuclei"
-    )
-    parser.add_argument("--z", type=_z, metavar="N|max", help="plane of a z-stack, or its maximum projection")
-    parser.add_argument("--t", type=int, metavar="N", help="time point")
-    parser.add_argument(
-        "--pixel-size", type=float, metavar="UM", help="micrometres per pixel, where the file is silent"
-    )
-    parser.add_argument(
-        "--scale", type=float, metavar="X", help="run the network at this scale (default: estimated)"
-    )
-    parser.add_argument(
-        "--diameter", type=float, metavar="PX", help="diameter of the nuclei (default: estimated)"
-    )
-    parser.add_argument("--threshold", type=float, metavar="X", help="least nucleus probability, 0 to 1")
-    parser.add_argument(
-        "--min-area", type=int, metavar="PX", help="drop smaller nuclei, in place of what the model drops"
-    )
+    add_reading(parser)
+    add_finding(parser)
     parser.add_argument("--tile-size", type=int, metavar="N", help="side of a tile in pixels")
     parser.add_argument("--threads", type=int, metavar="N", help="processors to use (default: all available)")
     parser.add_argument(
@@ -57,31 +46,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="draw the attention coefficients over each image, where the model has them",
     )
     parser.add_argument(
-        "--attention-level", type=int, default=4, metavar="N", help="of pyramid level PN (default: 4)"
+        "--attention-level", type=int, metavar="N", help=f"of pyramid level PN (default: {_LEVEL})"
     )
     parser.add_argument("--overwrite", action="store_true", help="do again what is already done")
 
 
 def run(options: argparse.Namespace) -> int:
     from nuxel.cli.progress import progress_bar
-    from nuxel.predict.files import Job, Reading, segment_files
+    from nuxel.predict.files import Job, segment_files
     from nuxel.predict.model import DEFAULT_MODEL, model_path, open_models
-    from nuxel.predict.pipeline import Options
 
-    chosen = Options(
-        threshold=options.threshold,
-        min_area=options.min_area,
-        scale=options.scale,
-        diameter=options.diameter,
-        tile_size=options.tile_size,
-        tta=options.tta,
-    )
-    reading = Reading(options.channel, options.z, options.t, options.pixel_size)
+    if options.attention_level is not None and not options.save_attention:
+        raise UsageError("--attention-level chooses what --save-attention draws; give both")
+    chosen = finding_of(options, tile_size=options.tile_size, tta=options.tta)
     paths = [model_path(name) for name in options.model or [DEFAULT_MODEL]]
     model = open_models(paths, threads=options.threads, device=options.device)
-    attention = options.attention_level if options.save_attention else None
-    job = Job(model, options.out, chosen, reading, options.overwrite, tuple(options.format), attention)
-    with progress_bar("segment") as advance:
+    level = _LEVEL if options.attention_level is None else options.attention_level
+    job = Job(
+        model,
+        options.out,
+        chosen,
+        reading_of(options),
+        options.overwrite,
+        tuple(options.format),
+        level if options.save_attention else None,
+    )
+    with tidy_end(), progress_bar("segment") as advance:
         rows = segment_files(options.inputs, job, advance)
     failed, skipped = (sum(row.status == status for row in rows) for status in ("failed", "skipped"))
     nuclei = sum(row.nuclei or 0 for row in rows)
@@ -91,13 +81,3 @@ def run(options: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return 1 if failed else 0
-
-
-def _name_or_index(text: str) -> str | int:
-    return int(text) if text.isdecimal() else text
-
-
-def _z(text: str) -> str | int:
-    if text == "max" or text.isdecimal():
-        return "max" if text == "max" else int(text)
-    raise argparse.ArgumentTypeError(f"expected a plane's number or max, got {text}")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nuxel.data.outlines import OUTLINE_SUFFIXES, OUTLINES_END, read_outlines
+from nuxel.data.outlines import OUTLINE_SUFFIXES, read_outlines
 from nuxel.data.thin import UNKNOWN
 from nuxel.errors import NuxelError
 from nuxel.image.find import find_images
@@ -20,9 +20,10 @@ from nuxel.image.normalise import normalise
 from nuxel.image.read import read_image
 from nuxel.labels.read import read_labels
 from nuxel.labels.relabel import relabel
+from nuxel.names import LABELS_END, OUTLINES_END
 
 _LABEL_SUFFIXES = (".tif", ".tiff", ".png", ".npy", *OUTLINE_SUFFIXES)
-_LABEL_ENDS = (*_LABEL_SUFFIXES, "_labels.tif", OUTLINES_END)
+_LABEL_ENDS = (*_LABEL_SUFFIXES, LABELS_END, OUTLINES_END)
 """The last two are what nuxel itself writes."""
 
 

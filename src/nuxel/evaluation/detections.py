@@ -15,6 +15,7 @@ from nuxel.evaluation.pairs import Pair
 from nuxel.metrics.box_average_precision import eleven_point, voc_average_precision
 from nuxel.metrics.coco_average_precision import coco_average_precision
 from nuxel.metrics.overlap import overlap_table
+from nuxel.names import TABLE_END
 
 
 def nucleus_scores(source: LabelSource) -> dict[int, float] | None:
@@ -29,7 +30,7 @@ def nucleus_scores(source: LabelSource) -> dict[int, float] | None:
     """
     if not isinstance(source, LabelFile) or not source.path.stem.endswith(PRODUCT_END):
         return None
-    table = source.path.with_name(source.path.stem.removesuffix(PRODUCT_END) + "_nuclei.csv")
+    table = source.path.with_name(source.path.stem.removesuffix(PRODUCT_END) + TABLE_END)
     if not table.is_file():
         return None
     try:

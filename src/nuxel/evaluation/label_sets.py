@@ -12,16 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nuxel.data.dataset import read_masks
-from nuxel.data.outlines import OUTLINE_SUFFIXES, OUTLINES_END, read_outlines
+from nuxel.data.outlines import OUTLINE_SUFFIXES, read_outlines
 from nuxel.errors import NuxelError, UsageError
 from nuxel.image.formats import stem
 from nuxel.labels.read import LABEL_SUFFIXES, read_labels
 from nuxel.labels.relabel import relabel
 from nuxel.labels.run_length import RunLengths, Shape, read_run_lengths
+from nuxel.names import LABELS_END, OUTLINES_END, OVERLAY_END
 
-PRODUCT_END = "_labels"
-_OVERLAY_END = "_overlay.png"
-"""A picture that nuxel writes beside label images."""
+PRODUCT_END = PurePath(LABELS_END).stem
 _IMAGES, _LABELS, _MASKS = "images", "labels", "masks"
 
 
@@ -211,7 +210,7 @@ def _in_folder(folder: Path) -> Sequence[LabelFile | MaskFolder | OutlineFile]:
 
 
 def _may_be_labels(name: str) -> bool:
-    return PurePath(name).suffix.lower() in LABEL_SUFFIXES and not name.endswith(_OVERLAY_END)
+    return PurePath(name).suffix.lower() in LABEL_SUFFIXES and not name.endswith(OVERLAY_END)
 
 
 def _is_outlines(path: PurePath) -> bool:
@@ -220,7 +219,7 @@ def _is_outlines(path: PurePath) -> bool:
 
 def _beside_outlines(name: str) -> str:
     """The label image that ``nuxel propagate`` writes beside its outlines, and that counts in their place."""
-    return name.removesuffix(OUTLINES_END) + PRODUCT_END + ".tif"
+    return name.removesuffix(OUTLINES_END) + LABELS_END
 
 
 def _is_annotation(folder: Path, root: Path) -> bool:

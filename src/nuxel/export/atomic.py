@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from nuxel.errors import NuxelError
 
@@ -50,3 +51,11 @@ def replacing(path: Path | str) -> Iterator[Path]:
                 f"{path}: cannot be written ({error.strerror or error}); free space or choose another folder."
             ) from error
         raise
+
+
+def open_text(path: Path) -> TextIO:
+    """Open a text file to be written: UTF-8 with the line ends that are given.
+
+    File names may hold bytes that are no text; they are shown as escapes rather than stopping the run.
+    """
+    return path.open("w", encoding="utf-8", errors="backslashreplace", newline="")

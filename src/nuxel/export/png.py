@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _FILTER_UP = 2  # each byte is stored as its difference to the byte above
+SOFTWARE = b"Software\0nuxel"
+"""Text in each picture, by which it is known for nuxel's own."""
 _CHUNK_BYTES = 1 << 30  # a chunk must stay below 2 GB
 
 
@@ -32,6 +34,7 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
     # imagecodecs takes any buffer, though its annotations say bytes.
     data = memoryview(imagecodecs.deflate_encode(filtered, level=1, raw=False))  # type: ignore[arg-type]
     pieces = [_SIGNATURE, *_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))]
+    pieces.extend(_chunk(b"tEXt", SOFTWARE))
     for begin in range(0, len(data), _CHUNK_BYTES):
         pieces.extend(_chunk(b"IDAT", data[begin : begin + _CHUNK_BYTES]))
     pieces.extend(_chunk(b"IEND", b""))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nuxel.export.atomic import replacing
+from nuxel.export.atomic import open_text, replacing
 from nuxel.labels.run_length import RunLengths
 
 
@@ -30,7 +30,7 @@ def write_run_lengths(path: Path | str, images: Iterable[tuple[str, NDArray[np.i
     NuxelError
         If the file cannot be written.
     """
-    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as part, open_text(part) as file:
         file.write("ImageId,EncodedPixels\n")
         for name, labels in images:
             quoted = '"' + name.replace('"', '""') + '"' if set(name) & set(',"\n\r') else name

@@ -8,11 +8,11 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
-from nuxel.export.atomic import replacing
+from nuxel.export.atomic import open_text, replacing
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def write_summary(path: Path | str, rows: Iterable[SummaryRow]) -> None:
         If the file cannot be written.
     """
     names = [field.name for field in fields(SummaryRow)]
-    with replacing(path) as part, _open_text(part) as file:
+    with replacing(path) as part, open_text(part) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(names)
         writer.writerows([_cell(getattr(row, name)) for name in names] for row in rows)
@@ -85,13 +85,8 @@ def write_run_record(path: Path | str, record: Mapping[str, Any]) -> None:
         If the record holds something that JSON has no form for.
     """
     text = json.dumps(_plain(record), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    with replacing(path) as part, _open_text(part) as file:
+    with replacing(path) as part, open_text(part) as file:
         file.write(text + "\n")
-
-
-def _open_text(path: Path) -> TextIO:
-    # File names may hold bytes that are no text; they are shown as escapes rather than stopping the run.
-    return path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def _cell(value: Any) -> str:

@@ -8,23 +8,11 @@ import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
 from nuxel.errors import UsageError
 from nuxel.image.formats import READABLE, is_image_folder, is_image_name, stem
-
-OWN_PRODUCTS = (
-    "*_labels.tif",
-    "*_nuclei.csv",
-    "*_nuclei.geojson",
-    "*_overlay.png",
-    "*_attention.png",
-    "summary.csv",
-    "run.json",
-    "run_lengths.csv",
-)
-"""What nuxel itself writes, which is no input of the next run over the same folder."""
+from nuxel.names import FOLDER_FILES, IMAGE_ENDS
 
 _IMAGE_FOLDER = "images"
 _ANSWER_FOLDERS = ("masks", "labels")
@@ -181,7 +169,8 @@ def _is_candidate(path: Path) -> bool:
 
 def _is_own(path: Path) -> bool:
     """Whether it has the name of what nuxel itself writes."""
-    return any(fnmatchcase(path.name.casefold(), own) for own in OWN_PRODUCTS)
+    name = path.name.casefold()
+    return name.endswith(IMAGE_ENDS) or name in FOLDER_FILES
 
 
 def _is_beside_images(folder: Path) -> bool:

@@ -9,6 +9,9 @@ from nuxel.errors import UsageError
 SMALLEST_UM, LARGEST_UM = 0.01, 20.0
 """Only sizes in this range are believed: 72, 96, 300 and 1200 dots per inch, or 1 pixel per unit, are not."""
 
+SMALLEST_GIVEN_UM, LARGEST_GIVEN_UM = 1e-4, 1000
+"""A user's own size outside of this range is in another unit."""
+
 ISOTROPY = 0.01
 """Pixels whose sides differ by more than this share are not square, and have no one size."""
 
@@ -71,13 +74,14 @@ def square_pixel(x_um: float | None, y_um: float | None) -> float | None:
 
 
 def checked_pixel_size(pixel_size_um: float) -> float:
-    """The user's own pixel size, or UsageError unless it is a positive, finite number."""
+    """The user's own pixel size, or UsageError unless it is one of a light or electron microscope."""
     try:
         side = float(pixel_size_um)
     except (TypeError, ValueError):
         side = math.nan
-    if not (math.isfinite(side) and side > 0):
+    if not SMALLEST_GIVEN_UM <= side <= LARGEST_GIVEN_UM:
         raise UsageError(
-            f"the pixel size must be a positive number of micrometres such as 0.25, not {pixel_size_um!r}"
+            f"the pixel size must be a number of micrometres such as 0.25, from {SMALLEST_GIVEN_UM} to "
+            f"{LARGEST_GIVEN_UM}, not {pixel_size_um!r}"
         )
     return side

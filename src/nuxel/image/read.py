@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,20 @@ from nuxel.image.pixel_size import checked_pixel_size
 from nuxel.image.reader import Reader, Source
 
 READERS: tuple[Reader, ...] = (tiff, raster)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What to read of each of many files; see :func:`read_image`."""
+
+    channel: str | int | None = None
+    z: int | Literal["max"] | None = None
+    t: int | None = None
+    pixel_size_um: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.pixel_size_um is not None:
+            checked_pixel_size(self.pixel_size_um)
 
 
 def read_image(
@@ -85,6 +100,19 @@ def read_image(
         if side_um is None:
             side_um = source.layout.pixel_size_um
     return Image(pixels, side_um, choice.names, os.fspath(path))
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """Every file that the planes of an image are in: itself, or the set that an OME-TIFF says it is of.
+
+    The file of the first plane comes first, whichever of the set ``path`` is. Of what cannot be read it is ``path``
+    alone; :func:`read_image` says why.
+    """
+    try:
+        with _silence():
+            return tiff.files_of(path) if _reader(path) is tiff else (path,)
+    except Exception:  # tifffile raises anything on damaged files
+        return (path,)
 
 
 def describe_image(path: str | os.PathLike[str]) -> dict[str, Any]:

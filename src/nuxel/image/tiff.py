@@ -47,6 +47,14 @@ def open_source(path: Path) -> Iterator[TiffSource]:
         yield TiffSource(tif)
 
 
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files of the OME-TIFF set that a TIFF file is of, beginning with that of the first plane; else itself."""
+    with tifffile.TiffFile(path) as tif:
+        series = [one for one in tif.series if one.is_multifile] if tif.is_ome else []
+        pages = [page for one in series for page in one.pages if page is not None]
+        return tuple(dict.fromkeys(Path(page.parent.filehandle.path) for page in pages)) or (path,)
+
+
 class TiffSource:
     """An opened TIFF file.
 
@@ -85,7 +93,9 @@ class TiffSource:
             names = names if channels > 1 else COLOUR_NAMES
         elif names == ("channel 0",):
             names = ("grey",)
-        dtype = np.dtype(np.uint8) if self._page.photometric == _PALETTE else np.dtype(self._page.dtype)
+        dtype = (
+            _palette_dtype(self._page) if self._page.photometric == _PALETTE else np.dtype(self._page.dtype)
+        )
         return Layout(_format(tif), axes, shape, dtype, names, pixel_size_um(tif, self._series[0]))
 
     def plane(self, index: Sequence[int]) -> NDArray[Any]:
@@ -191,9 +201,12 @@ def _grey_or_palette(pixels: NDArray[Any], page: tifffile.TiffPage) -> NDArray[A
     """``(H, W, 1)`` with bright as high, or ``(H, W, 3)`` through the palette."""
     if page.photometric == _PALETTE:
         palette = np.asarray(page.colormap)
+        dtype = _palette_dtype(page)
         # palettes hold 16 bits, though some programs write 8
-        palette = (palette >> 8 if palette.max() > 255 else palette).astype(np.uint8)
-        return np.moveaxis(palette[:, pixels], 0, -1)
+        if dtype == np.uint8 and palette.max() > 255:
+            palette = palette >> 8
+        numbers = pixels.astype(np.uint8) if pixels.dtype == bool else pixels
+        return np.moveaxis(palette.astype(dtype)[:, numbers], 0, -1)
     # tifffile writes booleans as they are and calls them "white is zero"
     inverted = page.photometric == _MINISWHITE and not (
         pixels.dtype == bool and str(page.software).startswith("tifffile")
@@ -203,6 +216,11 @@ def _grey_or_palette(pixels: NDArray[Any], page: tifffile.TiffPage) -> NDArray[A
     elif inverted and pixels.dtype.kind in "bi":
         pixels = ~pixels
     return pixels[:, :, None]
+
+
+def _palette_dtype(page: tifffile.TiffPage) -> np.dtype[Any]:
+    """Of the colours: as many as a byte numbers are shown with a byte each, and more keep the palette's 16 bits."""
+    return np.dtype(np.uint8 if page.bitspersample <= 8 else np.uint16)
 
 
 def _refuse_unreadable(page: tifffile.TiffPage) -> None:

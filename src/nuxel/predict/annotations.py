@@ -15,11 +15,11 @@ from nuxel.data.geojson import Feature
 from nuxel.data.outlines import OUTLINE_SUFFIXES, Outlines, load_outlines
 from nuxel.data.thin import UNKNOWN
 from nuxel.errors import NuxelError
+from nuxel.names import LABELS_END, TABLE_END
 
 Labels = NDArray[np.int32]
 
 HUMAN, PROPOSED = "human", "proposed"
-_LABELS_END, TABLE_END = "_labels.tif", "_nuclei.csv"
 
 
 class LabelReader(Protocol):
@@ -78,8 +78,8 @@ def read_annotations(source: LabelReader | None, shape: tuple[int, int]) -> Anno
     labels = source.read(shape)
     if labels.shape != shape:
         raise NuxelError(f"{source.where}: is {labels.shape}, but its image is {shape}")
-    table = path.with_name(path.name.removesuffix(_LABELS_END) + TABLE_END)
-    if not path.name.endswith(_LABELS_END) or not table.is_file():
+    table = path.with_name(path.name.removesuffix(LABELS_END) + TABLE_END)
+    if not path.name.endswith(LABELS_END) or not table.is_file():
         return Annotations(labels)
     present = set(np.unique(labels).tolist())
     return Annotations(labels, proposed={n: score for n, score in _read_table(table).items() if n in present})

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache, partial
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, TypeVar, cast
 
+import imagecodecs
 import numpy as np
+import onnxruntime
+import PIL
+import scipy
 import tifffile
 from numpy.typing import NDArray
 
 from nuxel import __version__
-from nuxel.errors import NuxelError, UsageError
+from nuxel.errors import NuxelError, UsageError, reason_of
 from nuxel.export.heat_map import write_heat_map
 from nuxel.export.label_tiff import prepared_labels
 from nuxel.export.overlay import write_overlay
@@ -31,66 +35,22 @@ from nuxel.export.table import write_table
 from nuxel.image.find import FoundImage, find_images, refuse_collisions
 from nuxel.image.image import Image
 from nuxel.image.normalise import normalise
-from nuxel.image.pixel_size import checked_pixel_size
-from nuxel.image.read import read_image
+from nuxel.image.read import Reading, files_of, read_image
 from nuxel.image.resample import ScaledImage
 from nuxel.instances import Instances
 from nuxel.labels.read import read_labels
 from nuxel.measure.nuclei import measure_nuclei
+from nuxel.names import RUN_LENGTHS, RUN_RECORD, SUMMARY
 from nuxel.predict.detect import attention_of, attention_output
 from nuxel.predict.model import Model
 from nuxel.predict.networks import NamedNetwork
-from nuxel.predict.pipeline import Options, Seen, decode_seen, look_at, warning_of
+from nuxel.predict.pipeline import Options, Seen, check_options, decode_seen, look_at, warning_of
+from nuxel.predict.products import Products, described, previous_row, refuse_inputs, refuse_others_in
 from nuxel.predict.scale import Size
 
 Progress = Callable[[int, int, SummaryRow], None]
 FORMATS = ("run-length",)
-_PACKAGES = ("numpy", "scipy", "onnxruntime", "tifffile", "imagecodecs", "pillow")
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What of each file to read; see :func:`nuxel.image.read.read_image`."""
-
-    channel: str | int | None = None
-    z: int | str | None = None
-    t: int | None = None
-    pixel_size_um: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.pixel_size_um is not None:
-            checked_pixel_size(self.pixel_size_um)
-
-
-@dataclass(frozen=True)
-class Products:
-    """The files that one image becomes. The label image is written last: where it stands, all stand."""
-
-    labels: Path
-    table: Path
-    overlay: Path
-    attention: Path | None
-
-    @classmethod
-    def of(cls, found: FoundImage, out: Path, *, attention: bool = False) -> Products:
-        stem = out / found.relative
-        ends = ("_labels.tif", "_nuclei.csv", "_overlay.png", "_attention.png")
-        labels, table, overlay, map_ = (stem.with_name(stem.name + end) for end in ends)
-        return cls(labels, table, overlay, map_ if attention else None)
-
-    def exist(self) -> bool:
-        paths = (self.labels, self.table, self.overlay, self.attention)
-        return all(path is None or (path.is_file() and path.stat().st_size) for path in paths)
-
-    def make_way(self) -> None:
-        """Make the folder, and take away the label image of an earlier result, which no longer vouches for it."""
-        try:
-            self.labels.parent.mkdir(parents=True, exist_ok=True)
-            self.labels.unlink(missing_ok=True)
-        except OSError as error:
-            raise NuxelError(
-                f"{self.labels}: cannot be written ({error.strerror}); choose another folder with --out"
-            ) from None
+_PACKAGES = (np, scipy, onnxruntime, tifffile, imagecodecs, PIL)
 
 
 @dataclass(frozen=True)
@@ -108,8 +68,8 @@ class Job:
     Raises
     ------
     UsageError
-        If the tiles would be smaller than the network's stride, a format is not known, or the network has no attention
-        at that level.
+        If the tiles would be smaller than the network's stride, a format is not known, the network has no attention
+        at that level, or the options ask for what it cannot do.
     """
 
     model: NamedNetwork
@@ -128,13 +88,15 @@ class Job:
             raise UsageError(f"the tile size must be at least {stride} pixels, got {self.options.tile_size}")
         if self.attention is not None:
             attention_output(self.model.card, self.attention)
+        check_options(self.model.card, self.options)
 
     @property
     def parameters(self) -> dict[str, Any]:
         """Everything besides the input that can change a result."""
         options = asdict(self.options)
         options.pop("tile_size")  # the result does not depend on it
-        return {"model": self.model.sha256, "nuxel": __version__, **options, **asdict(self.reading)}
+        drawn = {} if self.attention is None else {"attention_level": self.attention}
+        return {"model": self.model.sha256, "nuxel": __version__, **options, **asdict(self.reading), **drawn}
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,13 +137,18 @@ def segment_files(
     Raises
     ------
     UsageError
-        Before anything is written: no input, two inputs with the same output, an output folder that cannot be
-        written, or, without ``overwrite``, a label image in the place of a result that this function did not write.
+        Before anything is written: no input, two inputs with the same output, an input in the place of a result, an
+        output folder that cannot be written, or, without ``overwrite``, a file in the place of a result that this
+        function did not write.
     """
     found = find_images(inputs)
     refuse_collisions(found)
+    products = [_products(item, job) for item in found]
+    refuse_inputs(found, products)
     if not job.overwrite:
-        _refuse_others_labels(Products.of(item, job.out).labels for item in found)
+        refuse_others_in(job.out)
+        for of_one in products:
+            of_one.refuse_others()
     _prepare(job.out)
     started = time.time()
     rows: list[SummaryRow] = []
@@ -191,22 +158,17 @@ def segment_files(
             if progress:
                 progress(len(rows), len(found), row)
         if "run-length" in job.formats:
-            write_run_lengths(job.out / "run_lengths.csv", _named_labels(found, rows, job.out))
+            write_run_lengths(job.out / RUN_LENGTHS, _named_labels(found, rows, job.out))
     finally:
-        write_summary(job.out / "summary.csv", rows)
-        write_run_record(job.out / "run.json", _record(job, rows, started))
+        try:
+            write_summary(job.out / SUMMARY, rows)
+        finally:
+            write_run_record(job.out / RUN_RECORD, _record(job, rows, started))
     return rows
 
 
-def _refuse_others_labels(paths: Iterable[Path]) -> None:
-    """Refuse to replace label images that a person, another program or ``nuxel propagate`` made."""
-    for path in paths:
-        record = _description(path)
-        if record is not None and "fingerprint" not in record:
-            raise UsageError(
-                f"{path}: exists already, and is not as nuxel segment wrote it; choose another folder with --out, or "
-                "replace it with --overwrite"
-            )
+def _products(item: FoundImage, job: Job) -> Products:
+    return Products.of(item, job.out, attention=job.attention is not None)
 
 
 def _named_labels(
@@ -215,7 +177,7 @@ def _named_labels(
     """The label images of what is done, now or before, under the bare name of each image, or its path."""
     names = Counter(item.relative.name for item in found)
     for item, row in zip(found, rows, strict=True):
-        if row.status != "failed":
+        if row.nuclei is not None:
             single = names[item.relative.name] == 1
             name = item.relative.name if single else item.relative.as_posix()
             yield name, read_labels(Products.of(item, out).labels)
@@ -224,9 +186,8 @@ def _named_labels(
 def _prepare(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".nuxel-writable"
-        probe.touch()
-        probe.unlink()
+        with TemporaryFile(dir=out):  # has no name that another run could use, and is gone in any case
+            pass
     except OSError as error:
         raise UsageError(
             f"{out}: the output folder cannot be written ({error.strerror}); choose another with --out"
@@ -235,10 +196,11 @@ def _prepare(out: Path) -> None:
 
 def _each(found: Sequence[FoundImage], job: Job) -> Iterator[SummaryRow]:
     """The rows in order. While the network looks at one image, the one before is decoded, measured and written."""
+    inputs = {os.path.realpath(item.path) for item in found}
     with ThreadPoolExecutor(2) as pool:
         before: Future[SummaryRow] | None = None
         for item in found:
-            seen = _attempt(item, partial(_look, item, job))
+            seen = _attempt(item, partial(_look, item, job, inputs))
             if before:
                 yield before.result()
             before = pool.submit(_attempt, item, partial(_finish, seen, job, pool))
@@ -253,21 +215,23 @@ def _attempt(item: FoundImage, step: Callable[[], _Step]) -> _Step | SummaryRow:
     start = time.perf_counter()
     try:
         return step()
-    except NuxelError as error:
-        reason = str(error)
-    except MemoryError:
-        reason = f"{item.path}: not enough memory for an image of this size"
     except Exception as error:
-        reason = " ".join(f"{item.path}: unexpected {type(error).__name__}: {error}".split())
-    return SummaryRow(str(item.path), "failed", reason, seconds=time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        return SummaryRow(str(item.path), "failed", reason_of(error, item.path), seconds=seconds)
 
 
-def _look(item: FoundImage, job: Job) -> _Looked | SummaryRow:
-    """What the network sees in one file, or the row of an earlier result that still stands."""
+def _look(item: FoundImage, job: Job, inputs: Container[str]) -> _Looked | SummaryRow:
+    """What the network sees in one file, or a row: of an earlier result that still stands, or of a file whose planes
+    are done with another of the ``inputs``."""
     start = time.perf_counter()
-    products = Products.of(item, job.out, attention=job.attention is not None)
-    fingerprint = _fingerprint(item.path, job)
-    if not job.overwrite and products.exist() and (row := _previous(products.labels, fingerprint)):
+    files = files_of(item.path)
+    first = os.path.realpath(files[0])
+    if first != os.path.realpath(item.path) and first in inputs:
+        reason = f"belongs to the OME-TIFF set of {files[0].name}, which is done as one image"
+        return SummaryRow(str(item.path), "skipped", reason, seconds=0.0)
+    products = _products(item, job)
+    fingerprint = _fingerprint(files, job)
+    if not job.overwrite and products.exist() and (row := previous_row(products.labels, fingerprint)):
         return replace(row, file=str(item.path))
     image = read_image(item.path, **asdict(job.reading))
     display = normalise(image.pixels)
@@ -296,8 +260,8 @@ def _finish(looked: _Looked | SummaryRow, job: Job, pool: Executor) -> SummaryRo
     ]
     if products.attention is not None and looked.attention is not None:
         others.append(pool.submit(write_heat_map, products.attention, looked.display, looked.attention))
-    described = json.dumps({"fingerprint": looked.fingerprint, "summary": asdict(row)})
-    with prepared_labels(products.labels, nuclei.labels, image.pixel_size_um, described):
+    text = described(looked.fingerprint, row)
+    with prepared_labels(products.labels, nuclei.labels, image.pixel_size_um, text):
         for product in others:
             product.result()
     return replace(row, seconds=looked.seconds + time.perf_counter() - start)
@@ -310,10 +274,10 @@ def _measure_and_write(path: Path, nuclei: Instances, image: Image) -> None:
     write_table(path, table)
 
 
-def _fingerprint(path: Path, job: Job) -> str:
+def _fingerprint(files: Iterable[Path], job: Job) -> str:
     """A hash of everything that decides the result."""
     # what is no regular file is for the reader to refuse; opening a pipe would wait for ever
-    content = _file_hash(path) if path.is_file() else ""
+    content = [_file_hash(path) if path.is_file() else "" for path in files]
     return hashlib.sha256(json.dumps([content, job.parameters], sort_keys=True).encode()).hexdigest()
 
 
@@ -323,31 +287,6 @@ def _file_hash(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise NuxelError(f"{path}: the file cannot be read ({error.strerror})") from None
-
-
-def _previous(labels: Path, fingerprint: str) -> SummaryRow | None:
-    """The row of an earlier result with the same fingerprint; None for any other file."""
-    record = _description(labels)
-    if not record or record.get("fingerprint") != fingerprint:
-        return None
-    with suppress(KeyError, TypeError):
-        return SummaryRow(
-            **{**record["summary"], "status": "skipped", "reason": "done before", "seconds": 0.0}
-        )
-    return None
-
-
-def _description(labels: Path) -> dict[str, Any] | None:
-    """What a label image says of the run that wrote it: nothing if another program did; None of what is no TIFF."""
-    try:
-        with tifffile.TiffFile(labels) as file:
-            text = file.pages.first.description
-    except Exception:  # tifffile raises anything on damaged files
-        return None
-    with suppress(ValueError):
-        record = json.loads(text)
-        return record if isinstance(record, dict) else {}
-    return {}
 
 
 def _row(looked: _Looked, nuclei: Instances) -> SummaryRow:
@@ -375,14 +314,13 @@ def _record(job: Job, rows: Sequence[SummaryRow], started: float) -> dict[str, A
         "model": {"file": job.model.name, "sha256": job.model.sha256, "title": job.model.card.title},
         "provider": job.model.provider,
         "threads": job.model.threads,
-        "parameters": {**asdict(job.options), **asdict(job.reading)},
+        "parameters": {**asdict(job.options), **asdict(job.reading), "attention_level": job.attention},
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": time.time() - started,
         "images": {status: statuses.count(status) for status in ("done", "skipped", "failed")},
     }
 
 
-@cache
 def _packages() -> dict[str, str]:
-    """The installed releases; asking for one reads and parses a file."""
-    return {name: version(name) for name in _PACKAGES}
+    """The releases that ran, as they say themselves: ONNX Runtime may be installed as one of several packages."""
+    return {module.__name__: str(module.__version__) for module in _PACKAGES}

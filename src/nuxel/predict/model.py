@@ -57,6 +57,11 @@ class Model:
         self.threads = threads or available_cpus()
         self._providers = providers
         self._session = self._open(content)
+        if device != "auto" and self.provider != providers[0]:
+            raise UsageError(
+                f"device {device}: ONNX Runtime could not start {providers[0]} and fell back to {self.provider}; "
+                "nuxel doctor says what runs"
+            )
         self._keep, self._release = onnxruntime.RunOptions(), onnxruntime.RunOptions()
         if self.provider == _PROVIDERS["cpu"]:  # decoding needs the memory that a large window leaves behind
             self._release.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")

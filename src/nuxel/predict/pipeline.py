@@ -115,11 +115,8 @@ def look_at(
     UsageError
         If the options ask for what the network cannot do.
     """
+    check_options(network.card, options)
     if network.card.decoder == DETECTIONS:
-        if options.tta:
-            raise UsageError(
-                f"test-time augmentation averages maps, and the model {network.card.title} reports boxes; leave it out"
-            )
         size = _asked_size(network.card, options) or Size(None, 1.0)
         return size, find(ScaledImage(image, size.scale), cast(Detector, network))
     network = Remembering(cast(Network, network))
@@ -128,6 +125,14 @@ def look_at(
     if image.shape[0] * image.shape[1] > LARGEST_KEPT:
         network.release()
     return size, maps
+
+
+def check_options(card: ModelCard, options: Options) -> None:
+    """Raise UsageError if the options ask for what a network cannot do."""
+    if options.tta and card.decoder == DETECTIONS:
+        raise UsageError(
+            f"test-time augmentation averages maps, and the model {card.title} reports boxes; leave it out"
+        )
 
 
 def choose_size(

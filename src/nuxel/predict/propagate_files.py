@@ -15,23 +15,22 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from nuxel import __version__
-from nuxel.data.outlines import OUTLINES_END
 from nuxel.data.thin import UNKNOWN
-from nuxel.errors import NuxelError, UsageError
-from nuxel.export.atomic import replacing
+from nuxel.errors import UsageError, reason_of
+from nuxel.export.atomic import open_text, replacing
 from nuxel.export.geojson import write_geojson
 from nuxel.export.label_tiff import prepared_labels
 from nuxel.export.png import encode_png
 from nuxel.image.find import FoundImage
 from nuxel.image.image import Image
 from nuxel.image.normalise import normalise
-from nuxel.image.read import read_image
+from nuxel.image.read import Reading, read_image
 from nuxel.labels.relabel import relabel
 from nuxel.labels.splines import splines_of
+from nuxel.names import LABELS_END, OUTLINES_END, OVERLAY_END, SUMMARY, TABLE_END
 from nuxel.predict.annotations import (
     HUMAN,
     PROPOSED,
-    TABLE_END,
     Annotations,
     LabelReader,
     Labels,
@@ -75,6 +74,9 @@ class PropagatedRow:
     coverage: float | None = None
 
 
+_COLUMNS = [column.name for column in fields(PropagatedRow)]
+
+
 @dataclass(frozen=True)
 class Propagation:
     """How the nuclei of many images are propagated, and where to.
@@ -85,7 +87,7 @@ class Propagation:
         A model file or a run, opened.
     out
         Folder for the products, which keep the sub-folders of their images.
-    options
+    options, reading
         As for ``nuxel segment``.
     partial
         In the annotations 0 means not annotated, rather than background.
@@ -106,6 +108,7 @@ class Propagation:
     partial: bool = False
     tolerance: float = 1.0
     complete: bool = False
+    reading: Reading = field(default_factory=Reading)
 
     def __post_init__(self) -> None:
         if not (self.tolerance > 0 and math.isfinite(self.tolerance)):
@@ -137,7 +140,8 @@ def propagate_files(
     Raises
     ------
     UsageError
-        Before anything is written: a product is there already, or the folder cannot be made.
+        Before anything is written: a product is there already, ``summary.csv`` is another's, or the folder cannot be
+        made.
     """
     for task in tasks:
         for path in _products(task, how.out):
@@ -145,6 +149,10 @@ def propagate_files(
                 raise UsageError(
                     f"{path}: exists already, and may have been corrected; choose another folder or remove it"
                 )
+    if _earlier_rows(how.out / SUMMARY) is None:
+        raise UsageError(
+            f"{how.out / SUMMARY}: exists already, and is not as nuxel propagate wrote it; choose another folder"
+        )
     try:
         for folder in {path.parent for task in tasks for path in _products(task, how.out)}:
             folder.mkdir(parents=True, exist_ok=True)
@@ -159,46 +167,46 @@ def propagate_files(
             if progress:
                 progress(len(rows), len(tasks), rows[-1])
     finally:
-        _write_summary(how.out / "summary.csv", rows)
+        _write_summary(how.out / SUMMARY, rows)
     return rows
 
 
 def _write_summary(path: Path, rows: Sequence[PropagatedRow]) -> None:
     """Rows of a run after those of earlier runs into the same folder."""
-    names = [column.name for column in fields(PropagatedRow)]
-    mine = [list(asdict(row).values()) for row in rows]
-    earlier: list[list[Any]] = []
-    if path.exists():
+    done = {row.file for row in rows}
+    earlier = [line for line in _earlier_rows(path) or () if line[0] not in done]
+    _write_csv(path, _COLUMNS, [*earlier, *(list(asdict(row).values()) for row in rows)])
+
+
+def _earlier_rows(path: Path) -> list[list[str]] | None:
+    """The rows of a summary that is there; None if it is not one of this command."""
+    if not path.exists():
+        return []
+    try:
         with path.open(encoding="utf-8", errors="backslashreplace", newline="") as file:
-            header, *lines = [*csv.reader(file)] or [names]
-        done = {row.file for row in rows}
-        earlier = [line for line in lines if header == names and line and line[0] not in done]
-    _write_csv(path, names, [*earlier, *mine])
+            header, *lines = [*csv.reader(file)] or [_COLUMNS]
+    except (OSError, csv.Error):
+        return None
+    return [line for line in lines if line] if header == _COLUMNS else None
 
 
 def _products(task: Task, out: Path) -> list[Path]:
     """The files of an image, its label image last."""
     stem = out / task.image.relative
-    ends = (TABLE_END, OUTLINES_END, "_overlay.png", "_labels.tif")
+    ends = (TABLE_END, OUTLINES_END, OVERLAY_END, LABELS_END)
     return [stem.with_name(stem.name + end) for end in ends]
 
 
 def _attempt(task: Task, how: Propagation) -> PropagatedRow:
     """The row of an image, which must never take the others down."""
-    path = task.image.path
     try:
         return _propagate_file(task, how)
-    except NuxelError as error:
-        reason = str(error)
-    except MemoryError:
-        reason = f"{path}: not enough memory for an image of this size"
     except Exception as error:
-        reason = " ".join(f"{path}: unexpected {type(error).__name__}: {error}".split())
-    return PropagatedRow(str(path), "failed", reason)
+        return PropagatedRow(str(task.image.path), "failed", reason_of(error, task.image.path))
 
 
 def _propagate_file(task: Task, how: Propagation) -> PropagatedRow:
-    image = read_image(task.image.path)
+    image = read_image(task.image.path, **asdict(how.reading))
     shape = image.height, image.width
     known = read_annotations(task.annotations, shape)
     truth = None if task.truth is None else read_annotations(task.truth, shape).labels
@@ -276,10 +284,7 @@ def _write(
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
     """UTF-8 with a header; floats with six digits, None as an empty field."""
-    with (
-        replacing(path) as part,
-        part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-    ):
+    with replacing(path) as part, open_text(part) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in rows)

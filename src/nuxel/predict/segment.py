@@ -50,7 +50,7 @@ def segment(
     channel, z, t
         What to read from a file that holds several (see :func:`nuxel.image.read.read_image`).
     pixel_size_um
-        Micrometres per pixel, where the file does not say.
+        Micrometres per pixel, in place of what the file says.
     threads, device
         See :class:`nuxel.predict.model.Model`.
     **options
@@ -77,7 +77,7 @@ def segment(
     if pixel_size_um is not None:
         pixel_size_um = checked_pixel_size(pixel_size_um)
     names = [model] if isinstance(model, (str, PathLike)) else model
-    network = _open(tuple(str(model_path(str(name))) for name in names), threads, device)
+    network = _open(tuple(_known_by(model_path(str(name))) for name in names), threads, device)
     if isinstance(image, (str, PathLike)):
         read = read_image(Path(image), channel=channel, z=z, t=t, pixel_size_um=pixel_size_um)
         pixels, pixel_size_um = read.pixels, read.pixel_size_um
@@ -125,9 +125,18 @@ def attention_map(
     return whole[np.ix_(rows, columns)]
 
 
+_File = tuple[Path, int, int]
+"""A file as it is now: where it is, when it was changed (ns) and how many bytes it has."""
+
+
+def _known_by(path: Path) -> _File:
+    state = path.stat()
+    return path.resolve(), state.st_mtime_ns, state.st_size
+
+
 @functools.lru_cache(maxsize=4)
-def _open(paths: tuple[str, ...], threads: int | None, device: str) -> Network:
-    return open_models(paths, threads=threads, device=device)
+def _open(files: tuple[_File, ...], threads: int | None, device: str) -> Network:
+    return open_models([path for path, *_ in files], threads=threads, device=device)
 
 
 def _checked(pixels: NDArray[Any]) -> NDArray[Any]:

@@ -37,6 +37,7 @@ def installed_packages() -> dict[str, str | None]:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = None
+    found["onnxruntime"] = onnxruntime.__version__  # which may be installed as onnxruntime-gpu
     return found
 
 

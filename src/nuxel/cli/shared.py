@@ -1,0 +1,81 @@
+"""Options that several verbs have, and how a verb ends when it is told to."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nuxel.image.read import Reading
+    from nuxel.predict.pipeline import Options
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """What to read of each file: see :func:`reading_of`."""
+    parser.add_argument("--channel", metavar="NAME|N", help="channel that shows the nuclei")
+    parser.add_argument("--z", type=_z, metavar="N|max", help="plane of a z-stack, or its maximum projection")
+    parser.add_argument("--t", type=int, metavar="N", help="time point")
+    parser.add_argument(
+        "--pixel-size", type=float, metavar="UM", help="micrometres per pixel, in place of what the file says"
+    )
+
+
+def reading_of(options: argparse.Namespace) -> Reading:
+    from nuxel.image.read import Reading
+
+    return Reading(options.channel, options.z, options.t, options.pixel_size)
+
+
+def add_finding(parser: argparse.ArgumentParser) -> None:
+    """How nuclei are found: see :func:`finding_of`."""
+    parser.add_argument(
+        "--scale", type=float, metavar="X", help="run the network at this scale (default: estimated)"
+    )
+    parser.add_argument(
+        "--diameter", type=float, metavar="PX", help="diameter of the nuclei (default: estimated)"
+    )
+    parser.add_argument("--threshold", type=float, metavar="X", help="least nucleus probability, 0 to 1")
+    parser.add_argument(
+        "--min-area", type=int, metavar="PX", help="drop smaller nuclei, in place of what the model drops"
+    )
+
+
+def finding_of(options: argparse.Namespace, **more: Any) -> Options:
+    from nuxel.predict.pipeline import Options
+
+    return Options(
+        threshold=options.threshold,
+        min_area=options.min_area,
+        scale=options.scale,
+        diameter=options.diameter,
+        **more,
+    )
+
+
+@contextlib.contextmanager
+def tidy_end() -> Iterator[None]:
+    """A process that is told to end (SIGTERM) in this block does so as by an exception: nothing half-written stays."""
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may say what signals do
+        yield
+        return
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _z(text: str) -> str | int:
+    if text == "max" or text.isdecimal():
+        return "max" if text == "max" else int(text)
+    raise argparse.ArgumentTypeError(f"expected a plane's number or max, got {text}")

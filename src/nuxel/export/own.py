@@ -1,0 +1,36 @@
+"""Whether a file is one that nuxel wrote, told by what it holds and not by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nuxel.errors import UsageError
+from nuxel.export.png import SOFTWARE
+
+_HEADERS = (b"label,centroid_y,", b"label,source,score\n", b"file,status,reason,", b"ImageId,EncodedPixels\n")
+_MARKS = {".png": SOFTWARE, ".json": b'"nuxel": "'}
+_READ = 1 << 16
+"""The mark of a picture is at its beginning, and a record of a run is smaller."""
+
+
+def refuse_others(path: Path) -> None:
+    """Raise UsageError where a PNG, CSV or JSON file stands that nuxel did not write; an empty file is nobody's.
+
+    Label images are told apart by their description, where results are skipped.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(_READ)
+    except OSError:  # nothing is there, or writing will say what stands in the way
+        return
+    own = head.startswith(_HEADERS) if path.suffix == ".csv" else _MARKS[path.suffix] in head
+    if head and not own:
+        raise UsageError(replaces_others(path))
+
+
+def replaces_others(path: Path) -> str:
+    """The sentence with which a file of a person or of another program is kept."""
+    return (
+        f"{path}: exists already, and is not as nuxel segment wrote it; choose another folder with --out, or replace "
+        "it with --overwrite"
+    )
