@@ -13,6 +13,10 @@ class UsageError(NuxelError):
     """The command or the call itself is wrong, so nothing was started (exit code 2)."""
 
 
+class InterruptedRunError(NuxelError):
+    """Something that was started cannot go on; what it has done stays."""
+
+
 def reason_of(error: Exception, path: Path) -> str:
     """Why one input among many failed, in one line.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import tifffile
@@ -284,6 +286,34 @@ class TestKilled:
                 assert path.read_bytes() == content, path
 
 
+class TestStopped:
+    """A run that cannot go on says why, and what it has done stays."""
+
+    def stopped(self, capsys: pytest.CaptureFixture, recipe: Path, out: Path, *more: str) -> str:
+        assert main(["train", str(recipe), "--out", str(out), *more]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"nuxel train: {out}: the run has stopped: ")
+        assert line.endswith("; it goes on after its last finished epoch with --resume")
+        return line
+
+    def test_weights_that_are_not_finite(self, capsys, recipe: Path, tmp_path: Path) -> None:
+        rates = ("encoder_rate=1e30", "decoder_rate=1e30", "gradient_clip=0", "warmup_steps=0")
+        out = tmp_path / "run"
+        said = self.stopped(capsys, recipe, out, *(f"--set=schedule.{rate}" for rate in rates))
+        assert "in epoch 0 the weights became infinite or NaN: lower the rates in [schedule]" in said
+        assert not list((out / "checkpoints").iterdir())
+
+    def test_a_full_disk(self, capsys, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(pl.Trainer, "save_checkpoint", refuse)
+            said = self.stopped(capsys, recipe, tmp_path / "run")
+        assert "No space left on device" in said
+        assert main(["train", str(recipe), "--out", str(tmp_path / "run"), "--resume"]) == 0
+
+
 class TestRefused:
     def refused(self, capsys: pytest.CaptureFixture, recipe: Path, out: Path, *more: str) -> str:
         assert main(["train", str(recipe), "--out", str(out), *more]) == 2
@@ -297,6 +327,12 @@ class TestRefused:
         before = (unbroken / "metrics.csv").read_bytes()
         assert "already holds a run; continue it with --resume" in self.refused(capsys, recipe, unbroken)
         assert (unbroken / "metrics.csv").read_bytes() == before
+
+    def test_the_first_of_several_processes_looks_as_well(
+        self, capsys, recipe: Path, unbroken: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("LOCAL_RANK", "0")
+        assert "already holds a run" in self.refused(capsys, recipe, unbroken)
 
     def test_to_continue_with_another_recipe(self, capsys, recipe: Path, unbroken: Path) -> None:
         said = self.refused(capsys, recipe, unbroken, "--resume", "--set", "schedule.epochs=6")

@@ -1,5 +1,6 @@
 """Annotated images in folders: what is found, what is read, and the sentence for everything that cannot be."""
 
+import glob
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from nuxel.data.dataset import Annotated, Source, find_annotated, read_annotated, read_masks
+from nuxel.data.dataset import Annotated, Source, find_annotated, place_of, read_annotated, read_masks
 from nuxel.errors import NuxelError
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
@@ -65,7 +66,7 @@ def complaint(call, *arguments):
 
 def test_images_are_found_with_their_labels_sorted_by_name(plate):
     assert find_annotated(Source(str(plate))) == [
-        Annotated(plate / "images" / f"{name}.png", plate / "labels" / f"{name}.png", "plate")
+        Annotated(plate / "images" / f"{name}.png", plate / "labels" / f"{name}.png", plate.as_posix())
         for name in "abc"
     ]
 
@@ -167,9 +168,27 @@ def test_include_keeps_what_matches_one_of_the_patterns(plate):
     assert stems(Source(str(plate), "index.csv", {"day": "1"}, ("b",))) == ["b"]
 
 
+def test_a_pattern_from_the_folder_on_selects_by_place(tmp_path):
+    for name in ("one/images/a.png", "two/images/a.png", "two/images/b[1].png"):
+        write(tmp_path / name)
+        write(tmp_path / name.replace("images", "labels"))
+    found = {
+        pattern: find_annotated(Source(str(tmp_path), include=(pattern,))) for pattern in ("/two/*", "a")
+    }
+    assert [item.image.parts[-3:] for item in found["/two/*"]] == [
+        ("two", "images", "a.png"), ("two", "images", "b[1].png")
+    ]  # fmt: skip
+    assert len(found["a"]) == 2
+    for item in found["/two/*"]:
+        alone = (glob.escape(place_of(item.image, tmp_path)),)
+        assert find_annotated(Source(str(tmp_path), include=alone)) == [item]
+
+
 def test_group_names_come_from_the_folder_and_the_columns(plate):
     found = find_annotated(Source(str(plate), "index.csv", group=("stain", "day")))
-    assert [item.group for item in found] == ["plate/dapi/1", "plate/he/1", "plate/dapi/2"]
+    assert [item.group for item in found] == [
+        f"{plate.as_posix()}/{row}" for row in ("dapi/1", "he/1", "dapi/2")
+    ]
 
 
 def test_an_index_from_a_spreadsheet(plate):
@@ -177,7 +196,7 @@ def test_an_index_from_a_spreadsheet(plate):
     assert stems(Source(str(plate), "index.csv", {"stain": "\u00e9"})) == ["a"]
     assert stems(Source(str(plate), "index.csv", {"stain": ""})) == ["b"]
     groups = [item.group for item in find_annotated(Source(str(plate), "index.csv", group=("stain",)))]
-    assert groups == ["plate/\u00e9", "plate/"]
+    assert groups == [f"{plate.as_posix()}/\u00e9", f"{plate.as_posix()}/"]
 
 
 # ---- sentences ------------------------------------------------------------------------------------------
@@ -196,7 +215,8 @@ def test_a_folder_without_images(tmp_path):
 
 def test_a_missing_label_file(plate):
     (plate / "labels" / "b.png").unlink()
-    image, wanted = plate / "images" / "b.png", plate / "labels" / "b{.tif,.tiff,.png,.npy,.xml,.geojson}"
+    image = plate / "images" / "b.png"
+    wanted = plate / "labels" / "b{.tif,.tiff,.png,.npy,.ome.tif,.ome.tiff,.xml,.geojson}"
     assert complaint(find_annotated, Source(str(plate))) == (
         f"{image}: no labels; expected {wanted}, or for an image alone in its folder {plate / 'masks'}"
     )
@@ -253,7 +273,23 @@ def test_an_index_that_is_no_text(plate):
 
 def test_nothing_selected(plate):
     said = complaint(find_annotated, Source(str(plate), "index.csv", {"day": "3"}, ("a*",)))
-    assert said == f"{plate}: no annotated image is selected (where = {{'day': '3'}}, include = ('a*',))"
+    assert said == (
+        f"{plate}: no annotated image is selected (index = index.csv, whose ids are file stems, "
+        "where = {'day': '3'}, include = ('a*',))"
+    )
+
+
+def test_two_rows_of_one_image(plate):
+    with (plate / "index.csv").open("a") as file:
+        file.write("b,dapi,9\n")
+    assert complaint(find_annotated, Source(str(plate), "index.csv")) == (
+        f"{plate / 'index.csv'}: more than one row has the id b"
+    )
+
+
+def test_a_plane_that_is_no_number(plate):
+    said = complaint(find_annotated, Source(str(plate), z="top"))
+    assert "z must be a plane's number or max, as text, got 'top'" in said
 
 
 # ---- reading --------------------------------------------------------------------------------------------
@@ -268,6 +304,20 @@ def test_an_image_is_read_normalised_and_its_labels_without_gaps(tmp_path):
     assert (pixels.min(), pixels.max()) == (0, 255)
     assert drawn.dtype == np.int32
     assert drawn.tolist() == [[0, 1, 1, 2, -1, 0]] * 5
+
+
+def test_what_to_read_of_a_stack(tmp_path):
+    stack = np.stack([np.full((5, 6), 9, np.uint8), np.arange(30, dtype=np.uint8).reshape(5, 6)])
+    path = tmp_path / "images" / "a.ome.tif"
+    path.parent.mkdir()
+    tifffile.imwrite(path, stack, metadata={"axes": "CYX", "Channel": {"Name": ["405", "488"]}})
+    write(tmp_path / "labels" / "a.ome.tif", np.ones((5, 6), np.uint16))
+    (asked,) = find_annotated(Source(str(tmp_path)))
+    assert "say which plane with --channel" in complaint(read_annotated, asked)
+    (item,) = find_annotated(Source(str(tmp_path), channel="488", z="0", t=0))
+    pixels, labels = read_annotated(item)
+    assert np.ptp(pixels) == 255
+    assert labels.all()
 
 
 def test_an_image_with_a_folder_of_masks(tmp_path):
@@ -317,6 +367,21 @@ def test_masks_in_colour_with_alpha_or_faint_count_where_they_are_not_black(tmp_
     write(tmp_path / "1.png", np.array([[[0, 0, 0, 255], [0, 9, 0, 255]]], np.uint8))
     write(tmp_path / "2.png", np.array([[1, 0]], np.uint8))
     assert read_masks(tmp_path).tolist() == [[2, 1]]
+
+
+def test_hidden_masks_are_none(tmp_path):
+    write(tmp_path / "1.png", np.array([[0, 255]], np.uint8))
+    (tmp_path / "._1.png").write_bytes(b"of another file system")
+    assert read_masks(tmp_path).tolist() == [[0, 1]]
+
+
+def test_a_label_image_is_no_mask(tmp_path):
+    path = write(tmp_path / "a_mask.png", np.array([[0, 1, 2]], np.uint8))
+    assert complaint(read_masks, tmp_path).startswith(
+        f"{path}: holds several values, where a mask is of one nucleus"
+    )
+    write(tmp_path / "b.png", np.array([[3, 0, 0]], np.uint8))
+    assert read_masks(tmp_path).tolist() == [[2, 1, 1]]  # faint edges among others
 
 
 def test_masks_of_different_shapes(tmp_path):

@@ -60,7 +60,7 @@ def test_packages() -> None:
 
 
 def test_a_package_that_is_missing_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_TRAINING", ("no-such-package-anywhere",))
+    monkeypatch.setattr(module, "TRAINING", ("no-such-package-anywhere",))
     assert installed_packages()["no-such-package-anywhere"] is None
 
 

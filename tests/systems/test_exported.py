@@ -37,7 +37,12 @@ NETWORKS: dict[str, dict[str, Any]] = {
 def module(network: dict[str, Any]) -> TrainingModule:
     """Random weights and, as after training, statistics of batch normalisation that are not 0 and 1."""
     torch.manual_seed(0)
-    raw = {"system": "multihead_unet", "network": {"weights": "none", **network}, "schedule": {"crop": 32}}
+    raw = {
+        "system": "multihead_unet",
+        "network": {"weights": "none", **network},
+        "decoder_rule": {"split": "none"},
+        "schedule": {"crop": 32},
+    }
     built = TrainingModule(make_recipe(raw))
     built.train()
     with torch.no_grad():

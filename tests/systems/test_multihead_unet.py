@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from timm.layers import StdConv2d
 from timm.layers.pool2d_same import MaxPool2dSame
 from torch import nn
 from torch.nn import MaxPool2d
@@ -23,6 +24,13 @@ from nuxel.systems.multihead_unet import (
 )
 from nuxel.training.model_card import make_card, measure_reach
 from nuxel.training.recipe import make_recipe
+
+
+class Nothing(torch.nn.Module):
+    """Answers zero."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images * 0
 
 
 def count(module: torch.nn.Module) -> int:
@@ -236,6 +244,20 @@ class TestLocality:
         torch.manual_seed(0)
         assert measure_reach(MultiheadUNetNetwork(config), 2**config.depth) is None
 
+    @pytest.mark.parametrize("norm", [torch.nn.Identity(), torch.nn.GroupNorm(2, 8)], ids=["local", "global"])
+    def test_standardised_weights_and_group_normalisation_are_seen_through(
+        self, norm: torch.nn.Module
+    ) -> None:
+        """Equal weights would be standardised to nothing, and equal pixels would hide what a normalisation sees."""
+        torch.manual_seed(0)
+        layers = [StdConv2d(3, 8, 3, padding=1), norm, torch.nn.ReLU(), StdConv2d(8, 8, 3, padding=1)]
+        reach = measure_reach(torch.nn.Sequential(*layers), 2)
+        assert reach == (2 if isinstance(norm, torch.nn.Identity) else None)
+
+    def test_an_answer_that_depends_on_nothing_is_refused(self) -> None:
+        with pytest.raises(NuxelError, match="depends on no pixel"):
+            measure_reach(Nothing(), 2)
+
     def test_a_local_network_that_looks_too_far_for_tiles_is_refused(self) -> None:
         layers = [torch.nn.Conv2d(3, 3, (1, 5), padding=(0, 2)) for _ in range(33)]  # 66 pixels each way
         with pytest.raises(NuxelError, match="further than 64 pixels, too far for tiles"):
@@ -417,6 +439,7 @@ class TestHeads:
         raw = {
             "system": "multihead_unet",
             "network": {"weights": "none", "depth": 2, "widths": [4], "heads": ["nucleus", "touching"]},
+            "decoder_rule": {"split": "none"},
             "loss": {"masks": "soft_dice", "by_head": {"touching": "weighted_cross_entropy"}},
         }
         recipe = make_recipe(raw)

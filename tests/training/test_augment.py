@@ -17,6 +17,7 @@ from nuxel.training.augment import (
     random_appearance,
     random_view,
     random_warp,
+    seen_part,
     tilted,
 )
 
@@ -416,3 +417,25 @@ class TestAppearance:
 def test_values_that_cannot_be_drawn_from(values: dict, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         Augmentation(**values)
+
+
+@given(
+    st.integers(1, 40),
+    st.lists(st.floats(-2.5, 2.5), min_size=1, max_size=8),
+    st.sampled_from(["bilinear", "nearest"]),
+)
+def test_the_part_that_is_seen_is_all_that_is_read(side: int, shares: list[float], mode: str) -> None:
+    """Places up to a side beyond either end are read alike from the whole of an axis and from the part."""
+    line = torch.from_numpy(np.random.default_rng(side).random(side))
+    places = np.clip(np.array(shares) * side, -side, 2 * side)
+    places += 0.25 - (places % 0.5)  # nowhere near a pixel's edge, where rounding chooses between two
+
+    def read(window: slice) -> torch.Tensor:
+        part = line[window][None, None, None]
+        across = torch.from_numpy((places - window.start) * 2 / part.shape[-1] - 1)
+        grid = torch.stack([across, torch.zeros_like(across)], -1)[None, None]
+        return torch.nn.functional.grid_sample(part, grid, mode, "reflection", align_corners=False)
+
+    part = seen_part(places, side)
+    assert 0 <= part.start < part.stop <= side
+    torch.testing.assert_close(read(part), read(slice(0, side)), rtol=0, atol=1e-9)

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 
 from nuxel import __version__
 from nuxel.cli.main import main
@@ -157,6 +158,25 @@ class TestCard:
         assert dataclasses.asdict(rule) == card.decoder_rule  # nothing better near it
         assert card.scores == {"val mAP": pytest.approx(score, abs=1e-4)}
         assert "mAP on the validation images" in capsys.readouterr().out
+
+    def test_what_stands_there_stays_if_tuning_fails(self, run: Path, data: Path, tmp_path: Path) -> None:
+        tuned = shutil.copytree(run, tmp_path / "run")
+        record = json.loads((tuned / "recipe.json").read_text())
+        odd = shutil.copytree(data, tmp_path / "odd")
+        Image.fromarray(np.zeros((9, 9), np.uint16)).save(odd / "labels" / "a.png")
+        record["data"]["val"] = [{"folder": str(odd)}]
+        (tuned / "recipe.json").write_text(json.dumps(record))
+        (tmp_path / "m.onnx").write_bytes(b"an earlier model")
+        with pytest.raises(NuxelError, match="labels are"):
+            export_run(tuned, tmp_path / "m.onnx", tune=True)
+        assert (tmp_path / "m.onnx").read_bytes() == b"an earlier model"
+
+    @pytest.mark.parametrize("text", ["{", "[]", "{}"])
+    def test_a_damaged_record(self, run: Path, tmp_path: Path, text: str) -> None:
+        damaged = shutil.copytree(run, tmp_path / "run")
+        (damaged / "recipe.json").write_text(text)
+        with pytest.raises(NuxelError, match=r"recipe\.json: the recipe of the run is damaged"):
+            export_run(damaged, tmp_path / "m.onnx")
 
     def test_nothing_to_tune_on(self, run: Path, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"no \[\[data.val\]\] images"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nuxel.data.dataset import find_annotated
+from nuxel.data.dataset import find_all, find_annotated
 from nuxel.errors import UsageError
 from nuxel.training.folds import RESULT, assign_folds, fold_recipe, last_scores, spread, train_folds
 from nuxel.training.recipe import read_recipe
@@ -50,6 +51,37 @@ def test_every_image_is_held_out_once_and_never_trained_on_then(recipe_file: Pat
         assert not train & val
         held.update(val)
     assert held == Counter(everything)
+
+
+def test_images_of_one_name_in_two_sub_folders_are_told_apart(
+    recipe_file: Path, data: Path, tmp_path: Path
+) -> None:
+    for plate in ("plate1", "plate2"):
+        shutil.copytree(data, tmp_path / plate)
+    change = f'data.train=[{{folder="{tmp_path.as_posix()}"}}]'
+    recipe = read_recipe(recipe_file, [change, "data.keep=0.5", "data.patch=[32, 16]"])
+    for fold in range(2):
+        found = fold_recipe(recipe, 2, fold).data
+        train, val = (find_all(part) for part in (found.train, found.val))
+        assert (len(train), len(val)) == (2, 2)
+        assert not {item.image for item in train} & {item.image for item in val}
+        assert (found.keep, found.patch) == (0.5, (32, 16))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [("data.train=[]", "names no"), ("data.partial=true", "partial says that they are not whole")],
+)
+def test_what_cannot_be_cross_validated(recipe_file: Path, tmp_path: Path, change: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        train_folds(read_recipe(recipe_file, [change]), tmp_path / "run", 2)
+
+
+def test_a_short_run_is_validated_all_the_same(recipe_file: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(
+        recipe_file, ["schedule.epochs=1", "schedule.steps_per_epoch=1", "schedule.validate_every=9"]
+    )
+    assert "mAP" in train_folds(recipe, tmp_path / "cross", 2)
 
 
 def test_runs_scores_and_their_spread(recipe_file: Path, tmp_path: Path) -> None:

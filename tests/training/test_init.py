@@ -110,6 +110,27 @@ class TestInit:
         assert "start from a run with the same system and [network]" in line
         assert not (tmp_path / "run").exists()
 
+    def test_other_maps_of_the_same_shape_are_refused(
+        self, recipe_file: Path, tmp_path: Path, capsys: Capture
+    ) -> None:
+        rule = "--set=decoder_rule.split=none"
+        heads = "--set=network.heads=['nucleus', '{}']"
+        assert train(recipe_file, tmp_path / "first", rule, heads.format("shrunk")) == 0
+        start = ("--init", str(tmp_path / "first"))
+        capsys.readouterr()
+        assert train(recipe_file, tmp_path / "run", rule, heads.format("touching"), *start) == 2
+        assert (
+            "its network maps nucleus, shrunk, and the recipe's nucleus, touching" in capsys.readouterr().err
+        )
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.filterwarnings("always:.*its weights were trained with")
+    def test_what_no_shape_shows_is_told(
+        self, recipe_file: Path, first: Path, tmp_path: Path, capsys: Capture
+    ) -> None:
+        assert train(recipe_file, tmp_path / "run", "--set=network.padding=mirror", "--init", str(first)) == 0
+        assert "its weights were trained with [network] padding = zero" in capsys.readouterr().err
+
     @pytest.mark.filterwarnings("always:.*network.centre", "ignore:no pixel of the training images")
     def test_a_part_that_only_one_of_two_networks_has(
         self, write_pair: Callable[[Path], Path], tmp_path: Path, capsys: Capture

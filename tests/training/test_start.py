@@ -39,7 +39,12 @@ NETWORKS: dict[str, dict[str, Any]] = {
 def module(network: dict[str, Any], seed: int = 0) -> TrainingModule:
     """Random weights, and statistics of batch normalisation that are not 0 and 1."""
     torch.manual_seed(seed)
-    raw = {"system": "multihead_unet", "network": {"weights": "none", **network}, "schedule": {"crop": 32}}
+    raw = {
+        "system": "multihead_unet",
+        "network": {"weights": "none", **network},
+        "decoder_rule": {"split": "none"},
+        "schedule": {"crop": 32},
+    }
     built = TrainingModule(make_recipe(raw)).train()
     with torch.no_grad():
         for part in built.modules():

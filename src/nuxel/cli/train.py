@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nuxel.errors import NuxelError, UsageError
+from nuxel.errors import InterruptedRunError, NuxelError, UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +51,9 @@ def run(options: argparse.Namespace) -> int:
                     print(f"{name}: {mean:.4f} +- {deviation:.4f} over {options.folds} folds")
                 return 0
             checkpoint = train(recipe, options.out, resume=options.resume)
-    except NuxelError as error:  # a run either starts or does not: there is no input to go on with
+    except InterruptedRunError:
+        raise
+    except NuxelError as error:  # it has not started: there is no input to go on with
         raise UsageError(str(error)) from None
     print(
         f"trained: {checkpoint}; make a model file of it with: nuxel export-model {options.out} --out MODEL.onnx"
@@ -79,10 +81,8 @@ def train_half() -> None:
     UsageError
         If it is not.
     """
-    from importlib.util import find_spec
+    from nuxel.predict.self_test import TRAINING, installed_packages
 
-    missing = [
-        name for name in ("torch", "torchvision", "timm", "lightning", "onnx") if find_spec(name) is None
-    ]
-    if missing:
+    installed = installed_packages()
+    if missing := [name for name in TRAINING if installed[name] is None]:
         raise UsageError(f"training needs {', '.join(missing)}; install it with: pip install 'nuxel[train]'")

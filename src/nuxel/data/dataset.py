@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +19,12 @@ from nuxel.errors import NuxelError
 from nuxel.image.find import find_images
 from nuxel.image.formats import is_image_name, stem
 from nuxel.image.normalise import normalise
-from nuxel.image.read import read_image
+from nuxel.image.read import Reading, read_image
 from nuxel.labels.read import read_labels
 from nuxel.labels.relabel import relabel
 from nuxel.names import LABELS_END, OUTLINES_END
 
-_LABEL_SUFFIXES = (".tif", ".tiff", ".png", ".npy", *OUTLINE_SUFFIXES)
+_LABEL_SUFFIXES = (".tif", ".tiff", ".png", ".npy", ".ome.tif", ".ome.tiff", *OUTLINE_SUFFIXES)
 _LABEL_ENDS = (*_LABEL_SUFFIXES, LABELS_END, OUTLINES_END)
 """The last two are what nuxel itself writes."""
 
@@ -44,9 +46,12 @@ class Source:
     where
         Only images whose row in the index has these values.
     include
-        Only images whose stem matches one of these patterns (case counts).
+        Only images whose stem matches one of these patterns (case counts); a pattern that begins with ``/`` is
+        compared with the place below the folder instead: ``/plate1/images/*``.
     group
-        Columns of the index that tell groups apart; together with the folder's name they name the group.
+        Columns of the index that tell groups apart; together with the folder they name the group.
+    channel, z, t
+        What to read of images that hold several; see :func:`nuxel.image.read.read_image`.
     """
 
     folder: str
@@ -54,11 +59,14 @@ class Source:
     where: dict[str, str] = field(default_factory=dict)
     include: tuple[str, ...] = ("*",)
     group: tuple[str, ...] = ()
+    channel: str | None = None
+    z: str | None = None
+    t: int | None = None
 
 
 @dataclass(frozen=True)
 class Annotated:
-    """An image file and the label file, or the folder of masks, that goes with it.
+    """An image file and the label file, or the folder of masks, that goes with it; and what to read of the image.
 
     If it is ``partial``, 0 in its labels means not annotated, rather than background.
     """
@@ -67,6 +75,7 @@ class Annotated:
     labels: Path
     group: str
     partial: bool = False
+    reading: Reading = field(default_factory=Reading)
 
 
 def find_annotated(source: Source) -> list[Annotated]:
@@ -81,26 +90,42 @@ def find_annotated(source: Source) -> list[Annotated]:
     if not folder.is_dir():
         raise NuxelError(f"{folder}: no such folder of annotated images")
     rows = _index_rows(folder, source)
+    reading = Reading(source.channel, _z(source), source.t)
     found = []
     for item in find_images([folder]):
-        name = stem(item.path)
+        name, place = stem(item.path), f"/{item.relative.as_posix()}"
         row = {} if rows is None else rows.get(name)
         if row is None or any(row[column] != value for column, value in source.where.items()):
             continue
-        if not any(fnmatchcase(name, pattern) for pattern in source.include):
+        if not any(fnmatchcase(place if pattern[:1] == "/" else name, pattern) for pattern in source.include):
             continue
-        group = "/".join([folder.name, *(row[column] for column in source.group)])
-        found.append(Annotated(item.path, _labels_of(item.path), group))
+        group = "/".join([folder.as_posix(), *(row[column] for column in source.group)])
+        found.append(Annotated(item.path, _labels_of(item.path), group, reading=reading))
     if not found:
+        index = "" if source.index is None else f"index = {source.index}, whose ids are file stems, "
         raise NuxelError(
-            f"{folder}: no annotated image is selected (where = {source.where}, include = {source.include})"
+            f"{folder}: no annotated image is selected ({index}where = {source.where}, include = {source.include})"
         )
     return found
+
+
+def place_of(image: Path, folder: Path) -> str:
+    """The pattern of :class:`Source` that selects one image below a folder: ``/images/a`` of ``images/a.png``."""
+    relative = image.relative_to(folder)
+    return f"/{relative.with_name(stem(image)).as_posix()}"
 
 
 def find_all(sources: Iterable[Source]) -> list[Annotated]:
     """The annotated images of several sources, one after another."""
     return [item for source in sources for item in find_annotated(source)]
+
+
+def _z(source: Source) -> int | Literal["max"] | None:
+    if source.z is None or source.z == "max":
+        return source.z  # type: ignore[return-value]
+    if source.z.isdecimal():
+        return int(source.z)
+    raise NuxelError(f"{source.folder}: z must be a plane's number or max, as text, got {source.z!r}")
 
 
 def _index_rows(folder: Path, source: Source) -> dict[str, dict[str, str]] | None:
@@ -117,7 +142,7 @@ def _index_rows(folder: Path, source: Source) -> dict[str, dict[str, str]] | Non
         with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file, restval="")
             columns = set(table.fieldnames or ())
-            rows = {row.get("id", ""): row for row in table}
+            listed = list(table)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise NuxelError(f"{path}: not a readable CSV ({error})") from error
     unknown = sorted({"id", *source.where, *source.group} - columns)
@@ -125,6 +150,10 @@ def _index_rows(folder: Path, source: Source) -> dict[str, dict[str, str]] | Non
         raise NuxelError(
             f"{path}: no column {', '.join(unknown)}; it has {', '.join(sorted(columns)) or 'none'}"
         )
+    rows = {row["id"]: row for row in listed}
+    if len(rows) < len(listed):
+        twice = next(name for name, number in Counter(row["id"] for row in listed).items() if number > 1)
+        raise NuxelError(f"{path}: more than one row has the id {twice}")
     return rows
 
 
@@ -159,7 +188,7 @@ def read_annotated(item: Annotated) -> tuple[NDArray[np.uint8], NDArray[np.int32
     NuxelError
         If either cannot be read or their shapes differ.
     """
-    pixels = normalise(read_image(item.image).pixels)
+    pixels = normalise(read_image(item.image, **asdict(item.reading)).pixels)
     shape = (pixels.shape[0], pixels.shape[1])
     if item.labels.is_dir():
         labels = read_masks(item.labels)
@@ -184,11 +213,18 @@ def read_masks(folder: Path) -> NDArray[np.int32]:
     Raises
     ------
     NuxelError
-        If the folder holds no PNG file, or their shapes differ, or one cannot be read.
+        If the folder holds no PNG file, or their shapes differ, or one cannot be read, or the only one is a label
+        image.
     """
     labels: NDArray[np.int32] | None = None
-    for number, item in enumerate(sorted(folder.glob("*.png")), 1):
-        mask = read_image(item).pixels.max(axis=2) > 0
+    files = sorted(path for path in folder.glob("*.png") if not path.name.startswith("."))
+    for number, item in enumerate(files, 1):
+        pixels = read_image(item).pixels.max(axis=2)
+        if len(files) == 1 and len(np.unique(pixels[pixels > 0])) > 1:
+            raise NuxelError(
+                f"{item}: holds several values, where a mask is of one nucleus; name a label image like its image"
+            )
+        mask = pixels > 0
         if labels is None:
             labels = np.zeros(mask.shape, np.int32)
         if mask.shape != labels.shape:

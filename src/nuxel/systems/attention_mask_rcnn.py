@@ -11,6 +11,7 @@ further up and left for torchvision. Left out, every mask would be drawn half a 
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -176,6 +177,11 @@ class LossConfig:
     classifier: float = 1.0
     box: float = 1.0
     mask: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not 0 <= value < math.inf:
+                raise UsageError(f"{name} is a weight and must not be negative, got {value}")
 
 
 _LOSSES = {

@@ -9,6 +9,7 @@ is tiled.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -208,6 +209,9 @@ class LossConfig:
                 _one_of("each loss of a mask", term, tuple(MASK_LOSSES))
             if len(set(terms)) < len(terms):
                 raise UsageError(f"a loss of a mask adds each term once, got {text!r}")
+        for head in HEADS:
+            if not 0 <= getattr(self, head) < math.inf:
+                raise UsageError(f"{head} is a weight and must not be negative, got {getattr(self, head)}")
 
     def terms(self, head: str) -> tuple[str, ...]:
         """Names of the losses whose sum is the loss of a mask."""

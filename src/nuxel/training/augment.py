@@ -146,14 +146,43 @@ def random_warp(
         image = np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
         labels = np.array(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
         zoom = 1.0
-    grid = _grid(image.shape[:2], crop, zoom, how, rng)
+    places = _places(image.shape[:2], crop, zoom, how, rng)
+    # only what the view shows is widened: of a large image that is little
+    window = [seen_part(places[..., axis], image.shape[axis]) for axis in (0, 1)]
+    image, labels = image[tuple(window)], labels[tuple(window)]
+    # grid_sample wants the place across first, and edges at -1 and 1
+    within = [(places[..., axis] - window[axis].start) * 2 / image.shape[axis] - 1 for axis in (1, 0)]
+    grid = torch.from_numpy(np.stack(within, -1)[None])
     pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
-    picture = functional.grid_sample(pixels, grid, "bilinear", "reflection", align_corners=False)[0]
+    picture = functional.grid_sample(pixels, grid.float(), "bilinear", "reflection", align_corners=False)[0]
     numbers = torch.from_numpy(np.ascontiguousarray(labels))[None, None].double()
-    drawn = functional.grid_sample(numbers, grid.double(), "nearest", "reflection", align_corners=False)[0, 0]
+    drawn = functional.grid_sample(numbers, grid, "nearest", "reflection", align_corners=False)[0, 0]
     whole = drawn.numpy().astype(np.int32)
     pieces = connected_components(np.maximum(whole, 0), connectivity=1).astype(np.int32)
     return picture, np.where(whole < 0, -1, pieces)
+
+
+def seen_part(places: NDArray[np.float64], side: int) -> slice:
+    """The part of an axis that places on it are read from, where they are mirrored beyond its ends.
+
+    Parameters
+    ----------
+    places
+        From 0 to ``side`` within the image: pixel i spans ``[i, i + 1)``.
+
+    Examples
+    --------
+    >>> seen_part(np.array([3.2, 5.0]), 10), seen_part(np.array([-4.5, 1.0]), 10), seen_part(np.array([11.0]), 10)
+    (slice(2, 6, None), slice(0, 6, None), slice(8, 10, None))
+    """
+    low, high = math.floor(places.min()) - 1, math.ceil(places.max()) + 1
+    if low >= 0 and high <= side:
+        return slice(low, high)
+    if high <= side:
+        return slice(0, min(side, max(high, -low)))
+    if low >= 0:
+        return slice(max(0, min(low, 2 * side - high)), side)
+    return slice(0, side)
 
 
 def _zoom(labels: NDArray[np.int32], how: Augmentation, rng: Rng) -> float:
@@ -169,8 +198,10 @@ def _zoom(labels: NDArray[np.int32], how: Augmentation, rng: Rng) -> float:
     return float(np.clip(wanted / now, 1 / 8, 8))
 
 
-def _grid(shape: tuple[int, ...], crop: int, zoom: float, how: Augmentation, rng: Rng) -> Tensor:
-    """Where each pixel of the view comes from, ``(1, crop, crop, 2)`` in grid_sample's coordinates."""
+def _places(
+    shape: tuple[int, ...], crop: int, zoom: float, how: Augmentation, rng: Rng
+) -> NDArray[np.float64]:
+    """Where each pixel of the view comes from, ``(crop, crop, 2)``: down and across, pixel i spans ``[i, i + 1)``."""
     angle = rng.uniform(0, 2 * np.pi)
     if not how.turn:
         angle = np.pi * (angle > np.pi)  # half a turn and a flip along one axis are a flip along the other
@@ -196,12 +227,7 @@ def _grid(shape: tuple[int, ...], crop: int, zoom: float, how: Augmentation, rng
         offsets = np.stack(np.broadcast_arrays(down, right), -1)
         offsets = tilted(offsets, rng.uniform(-0.2, 0.2, 2) / (crop / 2))
         down, right = offsets[..., 0], offsets[..., 1]
-    grid = np.empty((1, crop, crop, 2), np.float32)
-    for place, side in enumerate(shape):  # grid_sample wants the place across first
-        grid[0, ..., 1 - place] = (
-            matrix[place, 0] * 2 / side * down + matrix[place, 1] * 2 / side * right
-        ) + (centre[place] * 2 / side - 1)
-    return torch.from_numpy(grid)
+    return np.stack([matrix[axis, 0] * down + matrix[axis, 1] * right + centre[axis] for axis in (0, 1)], -1)
 
 
 def _smooth_field(crop: int, rng: Rng) -> NDArray[np.float32]:

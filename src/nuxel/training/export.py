@@ -26,10 +26,12 @@ from nuxel.predict.card import METADATA_KEY, ModelCard
 from nuxel.predict.model import Model
 from nuxel.training.graph import fold_padding, halve_weights, name_sizes
 from nuxel.training.module import TrainingModule
-from nuxel.training.recipe import SYSTEMS, make_recipe
+from nuxel.training.recipe import SYSTEMS, Recipe, make_recipe
 from nuxel.training.stages import find_stages
 from nuxel.training.tune import tune_decoder
 
+RECORD = "recipe.json"
+"""The recipe of a run, in its folder."""
 LAST = "last.ckpt"
 """The checkpoint of a run's last finished epoch."""
 _OPSET = 17
@@ -46,22 +48,36 @@ def load_run(run: Path) -> TrainingModule:
         If its checkpoint is damaged or does not fit its recipe.
     """
     checkpoint = run / "checkpoints" / LAST
-    record = run / "recipe.json"
+    record = run / RECORD
     if not checkpoint.is_file() or not record.is_file():
         raise UsageError(
             f"{run}: no run with a finished epoch (expected {record.name} and checkpoints/{checkpoint.name})"
         )
-    raw = json.loads(record.read_text(encoding="utf-8"))
-    kind = SYSTEMS.get(raw["system"])
-    if kind and hasattr(kind().network, "weights"):  # those of the checkpoint are all that is needed
-        raw["network"] = {**raw.get("network", {}), "weights": "none"}
-    module = TrainingModule(make_recipe(raw, str(record)))
+    module = TrainingModule(read_record(record))
     weights = read_weights(checkpoint)
     try:
         module.load_state_dict(weights)
     except RuntimeError:
         raise NuxelError(f"{checkpoint}: the checkpoint does not fit its recipe, {record}") from None
     return module.eval()
+
+
+def read_record(record: Path) -> Recipe:
+    """The recipe of a run, but without weights to start from: those of its checkpoint are all that is needed.
+
+    Raises
+    ------
+    NuxelError
+        If it is damaged.
+    """
+    try:
+        raw = json.loads(record.read_text(encoding="utf-8"))
+        kind = SYSTEMS.get(raw["system"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NuxelError(f"{record}: the recipe of the run is damaged ({type(error).__name__})") from None
+    if kind and hasattr(kind().network, "weights"):
+        raw["network"] = {**raw.get("network", {}), "weights": "none"}
+    return make_recipe(raw, str(record))
 
 
 def read_weights(checkpoint: Path) -> dict[str, Tensor]:
@@ -100,20 +116,30 @@ def export_run(run: Path, out: Path, *, tune: bool = False, half: bool = False) 
         raise UsageError(
             f"{run}: its recipe names no [[data.val]] images to choose the decoder's parameters on"
         )
-    card = export_module(module, out, half=half)
     if not tune:
-        return card
-    rule, score = tune_decoder(Model(out), annotated)
+        return export_module(module, out, half=half)
+    _make_folder_of(out)
+    with tempfile.TemporaryDirectory() as folder:  # what stands at ``out`` stays until all has gone well
+        untuned = Path(folder) / "model.onnx"
+        card = export_module(module, untuned, half=half)
+        rule, score = tune_decoder(Model(untuned), annotated)
+        graph = onnx.load(untuned)
     card = dataclasses.replace(
         card, decoder_rule=dataclasses.asdict(rule), scores={"val mAP": round(score, 4)}
     )
-    graph = onnx.load(out)
     for entry in graph.metadata_props:
         if entry.key == METADATA_KEY:
             entry.value = card.to_json()
     with replacing(out) as part:
         part.write_bytes(graph.SerializeToString())
     return card
+
+
+def _make_folder_of(out: Path) -> None:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NuxelError(f"{out.parent}: the folder cannot be made ({error.strerror})") from None
 
 
 def export_module(
@@ -128,10 +154,7 @@ def export_module(
         halve_weights(graph)
     entry = graph.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, card.to_json()
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NuxelError(f"{out.parent}: the folder cannot be made ({error.strerror})") from None
+    _make_folder_of(out)
     with replacing(out) as part:
         part.write_bytes(graph.SerializeToString())
     return card

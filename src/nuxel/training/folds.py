@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from nuxel.data.dataset import Annotated, find_annotated
+from nuxel.data.dataset import Annotated, find_annotated, place_of
 from nuxel.errors import UsageError
 from nuxel.export.atomic import replacing
-from nuxel.image.formats import stem
 from nuxel.training.epoch_log import read_rows
 from nuxel.training.recipe import Recipe, make_recipe
-from nuxel.training.train import train
+from nuxel.training.train import NO_IMAGES, train
 
 RESULT = "folds.json"
 _PREFIX = "val/"
@@ -61,7 +60,18 @@ def fold_recipe(recipe: Recipe, folds: int, fold: int) -> Recipe:
     """The recipe that trains on all folds of its training images but one, and validates on that one.
 
     The recipe's own validation images are not used.
+
+    Raises
+    ------
+    UsageError
+        If there are too few images, or they are only partly annotated: what nobody annotated cannot be scored.
     """
+    if recipe.data.partial:
+        raise UsageError(
+            "cross-validation scores the training images, and [data] partial says that they are not whole"
+        )
+    if not recipe.data.train:
+        raise UsageError(NO_IMAGES)
     sources = [
         (raw, find_annotated(source)) for raw, source in zip(_sources(recipe), recipe.data.train, strict=True)
     ]
@@ -70,9 +80,10 @@ def fold_recipe(recipe: Recipe, folds: int, fold: int) -> Recipe:
     train_on, validate_on = [], []
     for raw, items in sources:
         held = [next(assigned) == fold for _ in items]
-        train_on += _only(raw, [item for item, out in zip(items, held, strict=True) if not out])
-        validate_on += _only(raw, [item for item, out in zip(items, held, strict=True) if out])
-    data = {"train": train_on, "val": validate_on}
+        folder = Path(raw["folder"])
+        train_on += _only(raw, folder, [item for item, out in zip(items, held, strict=True) if not out])
+        validate_on += _only(raw, folder, [item for item, out in zip(items, held, strict=True) if out])
+    data = {**recipe.raw["data"], "train": train_on, "val": validate_on}
     return make_recipe({**recipe.raw, "data": data}, f"fold {fold}")
 
 
@@ -80,8 +91,11 @@ def _sources(recipe: Recipe) -> list[dict[str, Any]]:
     return list(recipe.raw["data"]["train"])
 
 
-def _only(raw: dict[str, Any], items: list[Annotated]) -> list[dict[str, Any]]:
-    return [{**raw, "include": [glob.escape(stem(item.image)) for item in items]}] if items else []
+def _only(raw: dict[str, Any], folder: Path, items: list[Annotated]) -> list[dict[str, Any]]:
+    """The source with these images alone, by their places: other sub-folders may have images of the same name."""
+    return (
+        [{**raw, "include": [glob.escape(place_of(item.image, folder)) for item in items]}] if items else []
+    )
 
 
 def train_folds(

@@ -56,21 +56,22 @@ def measure_reach(network: nn.Module, stride: int) -> int | None:
     """How far the network looks, in pixels: the greatest distance of an input pixel from a block of ``stride`` x
     ``stride`` output pixels (aligned with the strides, as tiles are) that depends on it.
 
-    Found from the gradient of a copy whose weights are all positive, so that no path can cancel another. None
-    if it looks at the whole, however large: if one end of an image of 64 strides depends on the other.
+    Found from the gradient of a copy whose weights are random and all positive, so that no path can cancel another.
+    Where a network standardises its weights they have either sign, so activations let negative values through, too.
+    None if it looks at the whole, however large: if one end of an image of 64 strides depends on the other.
 
     Raises
     ------
     NuxelError
-        If the network looks further than 32 strides without looking at the whole.
+        If the network looks further than 32 strides without looking at the whole, or its answer depends on nothing.
     """
     probe = copy.deepcopy(network).double().cpu().eval()
+    rng = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for part in probe.modules():
             if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-                part.weight.fill_(
-                    0.5 / part.weight[0].numel()
-                )  # small, so that no clipped activation saturates
+                # small, so that no clipped activation saturates
+                part.weight.uniform_(0.2, 0.8, generator=rng).div_(part.weight[0].numel())
                 if part.bias is not None:
                     part.bias.fill_(0)
             if isinstance(part, nn.BatchNorm2d):
@@ -79,6 +80,15 @@ def measure_reach(network: nn.Module, stride: int) -> int | None:
                 nn.init.zeros_(part.bias)
             if isinstance(part, nn.MaxPool2d):
                 part.register_forward_hook(_mean_instead)
+            if isinstance(part, _CLIPPING):
+                part.inplace = False
+                part.register_forward_hook(_leak)
+            for name, parameter in part.named_parameters(recurse=False):
+                if name not in (
+                    "weight",
+                    "bias",
+                ):  # gains, some of which begin at zero and hide what they scale
+                    parameter.uniform_(0.2, 0.8, generator=rng)
     reach = 0
     for axis in (2, 3):
         along = _reach_along(probe, stride, axis)
@@ -86,6 +96,13 @@ def measure_reach(network: nn.Module, stride: int) -> int | None:
             return None
         reach = max(reach, along)
     return reach
+
+
+_CLIPPING = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid)
+
+
+def _leak(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    return output + 0.1 * inputs[0]
 
 
 def _mean_instead(pool: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
@@ -110,6 +127,10 @@ def _reach_along(probe: nn.Module, stride: int, axis: int) -> int | None:
     length = 64 * stride
     first, after = length // 2, length // 2 + stride
     seen = _seen(probe, stride, axis, slice(first, after))
+    if not seen:
+        raise NuxelError(
+            "the network's answer depends on no pixel: its parts cannot be probed, choose another encoder"
+        )
     if seen[0] > 0 and seen[-1] < length - 1:
         return max(first - seen[0], seen[-1] - after + 1)
     if _seen(probe, stride, axis, slice(0, stride))[-1] == length - 1:
@@ -123,7 +144,10 @@ def _seen(probe: nn.Module, stride: int, axis: int, block: slice) -> list[int]:
     """Rows (columns) of an image of 64 strides on which the rows (columns) ``block`` of the answer depend."""
     shape = [1, 3, stride, stride]
     shape[axis] = 64 * stride
-    image = torch.ones(shape, dtype=torch.float64, requires_grad=True)
+    image = torch.empty(shape, dtype=torch.float64).uniform_(
+        0.5, 1, generator=torch.Generator().manual_seed(1)
+    )
+    image.requires_grad_()
     with torch.enable_grad():
         answer = probe(image).movedim(axis, 0)[block].sum()
     (gradient,) = torch.autograd.grad(answer, image)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nuxel.errors import NuxelError
 from nuxel.predict.card import ModelCard
 from nuxel.training.model_card import make_card
 from nuxel.training.precision import GroupedConvolutionsInFull
@@ -63,7 +64,18 @@ class TrainingModule(pl.LightningModule):
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)
         return losses["loss"]
 
+    def on_train_epoch_end(self) -> None:
+        self._refuse_not_finite()  # before the checkpoint of a better epoch is replaced
+
+    def _refuse_not_finite(self) -> None:
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.network.parameters()):
+            raise NuxelError(
+                f"in epoch {self.current_epoch} the weights became infinite or NaN: lower the rates in [schedule], or "
+                "limit gradient_clip"
+            )
+
     def on_validation_epoch_start(self) -> None:
+        self._refuse_not_finite()
         self._validation = Validation(TorchNetwork(self, self.card))
 
     def validation_step(self, whole: Whole, _: int) -> None:

@@ -127,8 +127,8 @@ def make_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
     system_tables = {f.name for f in dataclasses.fields(system_type)}
     check_keys(raw, {"system", "seed", "init", *system_tables, *_TABLES}, where)
     seed = raw.get("seed", 0)
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise UsageError(f"{where}: seed must be a whole number >= 0, got {seed!r}")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise UsageError(f"{where}: seed must be a whole number from 0 to {2**32 - 1}, got {seed!r}")
     init = raw.get("init")
     if init is not None and not (isinstance(init, str) and init):
         raise UsageError(f"{where}: init must name a run folder, a checkpoint or a model, got {init!r}")
@@ -145,6 +145,11 @@ def make_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
                 f"{where}: [schedule] freeze must list some of {', '.join(system.parts)} or none, and not all, "
                 f"got {list(stage.freeze)}"
             )
+    if lacking := [name for name in system.decoder_rule.maps if name not in system.maps]:
+        raise UsageError(
+            f"{where}: [decoder_rule] needs the map {lacking[0]}, which the network does not have; add it to [network] "
+            "heads, or change the rule (split = 'none' needs the nucleus map alone)"
+        )
     stride = system.stride
     for name in ("crop", "window"):
         side = getattr(tables["schedule"], name)

@@ -62,7 +62,7 @@ class Schedule:
         Decay a step of the exponential moving average of the weights, which is what is validated and exported; 0 for
         the weights as they are.
     validate_every
-        Epochs between validations.
+        Epochs between validations; of a shorter run its last epoch is validated.
     balance
         How groups are sampled: 1 as they come, 0 all alike.
     candidates
@@ -127,7 +127,8 @@ class Schedule:
         decay = self.decoder_weight_decay
         _require(decay is None or _is_amount(decay), "decoder_weight_decay", "not be negative", decay)
         _require(math.isfinite(self.balance), "balance", "be finite", self.balance)
-        _require(0 <= self.average_decay <= 1, "average_decay", "lie between 0 and 1", self.average_decay)
+        decay = self.average_decay
+        _require(0 <= decay < 1, "average_decay", "be at least 0 and below 1", decay)
         _require(0 < self.factor <= 1, "factor", "lie above 0 and not above 1", self.factor)
         for name, known in _CHOICES.items():
             value = getattr(self, name)

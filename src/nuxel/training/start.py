@@ -24,7 +24,7 @@ from nuxel.errors import NuxelError, UsageError
 from nuxel.nn.multihead_unet import UpBlock
 from nuxel.predict.model import Model, model_path, shipped_models
 from nuxel.systems.multihead_unet import MultiheadUNet
-from nuxel.training.export import LAST, read_weights
+from nuxel.training.export import LAST, RECORD, read_record, read_weights
 from nuxel.training.module import TrainingModule
 
 SAME = 1e-3
@@ -84,6 +84,7 @@ def _start_from_run(module: TrainingModule, init: Path) -> None:
             f"{checkpoint}: its weights do not fit the recipe's network: {len(unfit)} of them are missing, left over "
             f"or of another shape, first {unfit[0]}; start from a run with the same system and [network]"
         )
+    _compare_recipes(module, checkpoint, told=theirs != ours)
     for parts, fate in (
         (ours - both, "what it lacks starts at random: {}"),
         (theirs - both, "what only it has is left out: {}"),
@@ -91,6 +92,27 @@ def _start_from_run(module: TrainingModule, init: Path) -> None:
         if parts:
             warnings.warn(f"{checkpoint}: {fate.format(', '.join(sorted(parts)))}", stacklevel=3)
     module.load_state_dict(shared, strict=False)
+
+
+def _compare_recipes(module: TrainingModule, checkpoint: Path, *, told: bool) -> None:
+    """Refuse weights of other maps, and warn of what else a run says of its network that no shape shows, unless the
+    user is ``told`` of parts that are not shared."""
+    record = checkpoint.parent.parent / RECORD
+    if not record.is_file():
+        return
+    theirs, ours = read_record(record).system, module.recipe.system
+    if type(theirs) is not type(ours):
+        return
+    if isinstance(ours, MultiheadUNet) and theirs.maps != ours.maps:
+        raise NuxelError(
+            f"{checkpoint}: its network maps {', '.join(theirs.maps)}, and the recipe's {', '.join(ours.maps)}"
+        )
+    there, here = (vars(system.network) for system in (theirs, ours))
+    others = [f"{key} = {there[key]}" for key in here if key != "weights" and there[key] != here[key]]
+    if others and not told:
+        warnings.warn(
+            f"{checkpoint}: its weights were trained with [network] {', '.join(others)}", stacklevel=4
+        )
 
 
 def _part(key: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nuxel.data.dataset import Source
 from nuxel.errors import UsageError
 from nuxel.predict.card import ATTENTION
 from nuxel.training.recipe import Recipe, make_recipe, read_recipe
@@ -83,7 +84,7 @@ class Study:
             evaluation.append(row.rule)
         decisive = {
             "recipe": recipe.raw,
-            "images": [dataclasses.asdict(source) for source in (*images.tune, *images.test)],
+            "images": [_decisive(source) for source in (*images.tune, *images.test)],
             "evaluation": evaluation,
         }
         text = json.dumps(decisive, sort_keys=True, default=str)
@@ -102,6 +103,14 @@ class Study:
             check_known(name, [row.name for row in rows], "--only")
         wanted = {*only, *(self.row(name).of for name in only)}
         return [row for row in rows if not only or row.name in wanted]
+
+
+def _decisive(source: Source) -> dict[str, Any]:
+    """A source, without what it does not say of planes: results have had their names before planes could be chosen."""
+    given = dataclasses.asdict(source)
+    return {
+        key: value for key, value in given.items() if key not in ("channel", "z", "t") or value is not None
+    }
 
 
 def read_study(folder: Path, budget: str, data: str | None = None) -> Study:

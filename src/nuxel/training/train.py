@@ -22,12 +22,12 @@ from torch.utils.data import DataLoader
 
 from nuxel.data.dataset import find_all, read_annotated
 from nuxel.data.thin import crop_windows, thin
-from nuxel.errors import NuxelError, UsageError
+from nuxel.errors import InterruptedRunError, NuxelError, UsageError
 from nuxel.export.atomic import replacing
 from nuxel.labels.relabel import relabel
 from nuxel.systems.system import Prepares
 from nuxel.training.epoch_log import EpochLog
-from nuxel.training.export import LAST
+from nuxel.training.export import LAST, RECORD
 from nuxel.training.module import TrainingModule
 from nuxel.training.precision import resolve_precision
 from nuxel.training.recipe import Recipe
@@ -36,7 +36,7 @@ from nuxel.training.schedule import Schedule
 from nuxel.training.start import start_from
 from nuxel.training.validate import Whole, WholeImages
 
-RECORD = "recipe.json"
+NO_IMAGES = "the recipe names no [[data.train]] folder"
 _BATCHES_TO_MEASURE = 8
 """Of the first views, from which normalisations take their statistics where a run starts from a model file."""
 
@@ -57,12 +57,14 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         If ``out`` already holds a run and ``resume`` is not set, or the recipe differs from the run's.
     NuxelError
         If the annotated images, or the weights to start from, cannot be used. Nothing has been started or written then.
+    InterruptedRunError
+        If it cannot go on: the weights are not finite any more, or the disk is full. Its last epoch stands.
     """
     checkpoint = out / "checkpoints" / LAST
     _check_folder(recipe, out, resume=resume)
     training, validation = find_all(recipe.data.train), find_all(recipe.data.val)
     if not training:
-        raise UsageError("the recipe names no [[data.train]] folder")
+        raise UsageError(NO_IMAGES)
     images = _thinned(
         recipe, [read_annotated(replace(item, partial=recipe.data.partial)) for item in training]
     )
@@ -88,6 +90,10 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
             trainer.fit(module, _loader(recipe, views), wholes, ckpt_path=ready, weights_only=True)
         except SystemExit:  # what Lightning makes of Ctrl+C
             raise KeyboardInterrupt from None
+        except (NuxelError, OSError) as error:
+            raise InterruptedRunError(
+                f"{out}: the run has stopped: {error}; it goes on after its last finished epoch with --resume"
+            ) from error
     return checkpoint
 
 
@@ -108,9 +114,8 @@ def _record(recipe: Recipe) -> str:
 
 def _check_folder(recipe: Recipe, out: Path, *, resume: bool) -> None:
     record = out / RECORD
-    if (
-        not record.exists() or "LOCAL_RANK" in os.environ
-    ):  # Lightning runs the command again for each further device
+    # Lightning, or torchrun, runs the command again for each further device
+    if not record.exists() or os.environ.get("LOCAL_RANK", "0") != "0":
         return
     if not resume:
         raise UsageError(f"{out}: already holds a run; continue it with --resume or choose another folder")
@@ -243,7 +248,7 @@ def _trainer(recipe: Recipe, out: Path, *, validating: bool) -> pl.Trainer:
         logger=False,
         enable_progress_bar=watched,
         callbacks=callbacks,
-        check_val_every_n_epoch=schedule.validate_every,
+        check_val_every_n_epoch=min(schedule.validate_every, schedule.total_epochs),
         limit_val_batches=1.0 if validating else 0,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
