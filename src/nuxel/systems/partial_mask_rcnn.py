@@ -24,15 +24,12 @@ from nuxel.labels.relabel import relabel
 from nuxel.nn.centerness import SPLITS, CenternessHead
 from nuxel.systems.attention_mask_rcnn import (
     AttentionMaskRCNN,
-    DetectionConfig,
-    LossConfig,
     MaskRCNNNetwork,
-    NetworkConfig,
-    SamplingConfig,
     batch_of,
     instances_of,
     weighted,
 )
+from nuxel.systems.mask_rcnn_config import DetectionConfig, LossConfig, NetworkConfig, SamplingConfig
 from nuxel.systems.unknown import unknown_table
 
 UNKNOWNS = ("unproposed", "ignore", "background")
