@@ -10,6 +10,7 @@ import pytest
 
 from nuxel import __version__
 from nuxel.cli.main import main
+from nuxel.predict import self_test
 
 Capture = pytest.CaptureFixture[str]
 Save = Callable[..., Path]
@@ -231,7 +232,8 @@ class TestDoctor:
 def test_training_without_its_half_says_what_to_install(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("torch", "timm") else name)
+    found = {**self_test.installed_packages(), "torch": None, "timm": None}
+    monkeypatch.setattr(self_test, "installed_packages", lambda: found)
     for arguments in (["train", "r.toml", "--out", "run"], ["export-model", "run", "--out", "m.onnx"]):
         line = fails(capsys, arguments, 2)
         assert "training needs torch, timm; install it with: pip install 'nuxel[train]'" in line
