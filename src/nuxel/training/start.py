@@ -107,7 +107,7 @@ def _compare_recipes(module: TrainingModule, checkpoint: Path, *, told: bool) ->
         raise NuxelError(
             f"{checkpoint}: its network maps {', '.join(theirs.maps)}, and the recipe's {', '.join(ours.maps)}"
         )
-    there, here = (vars(system.network) for system in (theirs, ours))
+    there, here = (vars(vars(system)["network"]) for system in (theirs, ours))
     others = [f"{key} = {there[key]}" for key in here if key != "weights" and there[key] != here[key]]
     if others and not told:
         warnings.warn(
