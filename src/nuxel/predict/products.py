@@ -16,7 +16,7 @@ from nuxel.errors import NuxelError, UsageError
 from nuxel.export.own import refuse_others, replaces_others
 from nuxel.export.run_record import SummaryRow
 from nuxel.image.find import FoundImage
-from nuxel.names import ATTENTION_END, LABELS_END, OVERLAY_END, RUN_LENGTHS, RUN_RECORD, SUMMARY, TABLE_END
+from nuxel.names import ATTENTION_END, FOLDER_FILES, LABELS_END, OVERLAY_END, TABLE_END
 
 _FINGERPRINT, _ROW = "fingerprint", "summary"
 
@@ -56,12 +56,13 @@ class Products:
     def refuse_others(self) -> None:
         """Raise UsageError if one of the files is of a person, another program or ``nuxel propagate``.
 
-        Beside a label image that this function's run wrote all are taken for products, without one each is looked at.
+        A label image of ``nuxel segment`` vouches for the others; without one, each is looked at.
         """
         record = _description(self.labels)
         if record is None:
-            for path in set(self) - {self.labels}:
-                refuse_others(path)
+            for path in self:
+                if path != self.labels:
+                    refuse_others(path)
         elif _FINGERPRINT not in record:
             raise UsageError(replaces_others(self.labels))
 
@@ -76,7 +77,7 @@ def refuse_inputs(found: Sequence[FoundImage], products: Iterable[Products]) -> 
 
 def refuse_others_in(out: Path) -> None:
     """Raise UsageError if a file that a run writes once into its folder is not nuxel's own."""
-    for name in (SUMMARY, RUN_RECORD, RUN_LENGTHS):
+    for name in FOLDER_FILES:
         refuse_others(out / name)
 
 
