@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -141,7 +142,7 @@ def test_run_lengths_and_single_files(out: Out, truth: Path, tmp_path: Path, cap
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--iou", "0"], "the IoU threshold must be above 0"),
+        (["--iou", "0"], "the IoU threshold must lie between 0 and 1"),
         (["--group", "stain"], "give one with --index CSV"),
         (["--where", "stain=red"], "give one with --index CSV"),
         (["--json", "missing/e.json"], "missing/e.json: cannot be written there"),
@@ -169,6 +170,72 @@ def test_bad_files_are_named(out: Out, truth: Path, tmp_path: Path, capsys: Capt
     assert "b_labels.tif: cannot be read as a label image" in fails(capsys, 1, folder, truth)
     assert "is no run-length CSV" in fails(capsys, 1, tmp_path / "index.csv", truth)
     assert "no column id" in fails(capsys, 1, folder, truth, "--index", folder / "summary.csv")
+
+
+def test_an_input_is_not_replaced(out: Out, truth: Path, tmp_path: Path, capsys: Capture) -> None:
+    predicted, index = out("out"), tmp_path / "index.csv"
+    picture = truth / "images" / "a.png"
+    for option, path in (("--csv", index), ("--json", picture), ("--csv", predicted / ".." / "index.csv")):
+        before = path.read_bytes()
+        line = fails(capsys, 2, predicted, truth, "--index", index, option, path)
+        assert "would be replaced; name another file" in line
+        assert path.read_bytes() == before
+    same = (tmp_path / "a.out", predicted / ".." / "a.out")
+    assert "need a file each" in fails(capsys, 2, predicted, truth, "--csv", same[0], "--json", same[1])
+    (tmp_path / "empty").mkdir()
+    asked = ("--report", tmp_path / "r.html", "--images", tmp_path / "empty")
+    assert "no image in this folder" in fails(capsys, 2, predicted, truth, *asked)
+
+
+def test_an_image_has_the_name_of_its_truth(out: Out, truth: Path, tmp_path: Path, capsys: Capture) -> None:
+    """However deep the predictions lie: so two of them can be compared, and the index has to know one name only."""
+    flat, deep = out("flat", without="a"), tmp_path / "deep"
+    shutil.copytree(flat, deep / "plate")
+    assert run(flat, truth, "--compare", deep) == 0
+    (tmp_path / "plates.csv").write_text("id,plate,split\na.png,1,test\nb.png,2,test\nc.png,2,train\n")
+    asked = (
+        "--index",
+        tmp_path / "plates.csv",
+        "--where",
+        "plate=2",
+        "--group",
+        "split",
+        "--csv",
+        tmp_path / "s.csv",
+    )
+    assert run(deep, truth, *asked) == 0
+    rows = list(csv.DictReader((tmp_path / "s.csv").read_text().splitlines()))
+    assert [(row["image"], row["group_split"], row["split"]) for row in rows] == [
+        ("b", "test", "0"),
+        ("c", "train", "0"),
+    ]
+    capsys.readouterr()
+
+
+def test_files_given_by_name_belong_together_and_those_found_do_not(
+    truth: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder, name in ((one, "b"), (other, "c")):
+        folder.mkdir()
+        shutil.copy(truth / "labels" / f"{name}.png", folder)
+    assert run(one / "b.png", other / "c.png") == 0
+    capsys.readouterr()
+    assert "no prediction has the name of a truth" in fails(capsys, 2, one, other)
+
+
+def test_an_index_that_contradicts_itself(out: Out, truth: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "index.csv").write_text("id,stain\na,red\nb,red\nc,blue\na,red\na,blue\n")
+    line = fails(capsys, 1, out("out"), truth, "--index", tmp_path / "index.csv")
+    assert "two rows say different things of a; leave one" in line
+
+
+def test_links_to_folders_are_followed_and_loops_end(out: Out, truth: Path, tmp_path: Path) -> None:
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "labels").symlink_to(truth / "labels", target_is_directory=True)
+    (linked / "again").symlink_to(linked, target_is_directory=True)
+    assert run(out("out"), linked) == 0
 
 
 @pytest.mark.parametrize("where", ["stain", "=red"])

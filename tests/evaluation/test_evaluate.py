@@ -92,7 +92,7 @@ def test_arrays_are_label_images() -> None:
 
 @pytest.mark.parametrize("threshold", [0, -0.5, 1.1, float("nan")])
 def test_thresholds_out_of_range(threshold: float) -> None:
-    with pytest.raises(UsageError, match="the IoU threshold must be above 0 and at most 1"):
+    with pytest.raises(UsageError, match="the IoU threshold must lie between 0 and 1"):
         Settings(threshold=threshold)
 
 

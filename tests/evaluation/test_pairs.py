@@ -49,7 +49,7 @@ class TestNames:
 
 
 class TestPairing:
-    def test_pairs_are_sorted_and_have_the_shorter_name(self) -> None:
+    def test_pairs_are_sorted_and_have_the_name_of_the_truth(self) -> None:
         found = pair_labels(predictions("out/b", "a"), sources("b", "a"))
         assert [(pair.image, pair.predicted.where, pair.truth.where) for pair in found] == [
             ("a", "prediction a", "truth a"),

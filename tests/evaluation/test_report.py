@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from nuxel.evaluation import pairs
 from nuxel.evaluation.compare import compare
 from nuxel.evaluation.evaluate import Evaluation, evaluate
 from nuxel.evaluation.report import write_report
+from nuxel.evaluation.tables import write_csv, write_json
 
 pytest.importorskip("matplotlib")
 
@@ -129,6 +131,47 @@ def test_images_of_another_folder(tmp_path: Path, squares: Draw, save: Save) -> 
     folder = save("pictures/any.png", np.full((40, 60), 9, np.uint8)).parent
     write_report(tmp_path / "r.html", evaluate(squares(1), squares(1)), images=folder)
     assert "data:image/jpeg" in (tmp_path / "r.html").read_text()
+
+
+def test_an_image_of_another_name_is_not_shown(tmp_path: Path, squares: Draw, save: Save) -> None:
+    folder = save("pictures/any.png", np.full((40, 60), 9, np.uint8)).parent
+    found = evaluate(save("p.png", squares(1).astype(np.uint16)), save("t.png", squares(1).astype(np.uint16)))
+    write_report(tmp_path / "r.html", found, images=folder)
+    assert "no image was found" in (tmp_path / "r.html").read_text()
+
+
+@pytest.mark.parametrize("end", ["png", "geojson"])
+def test_images_beside_the_truth_in_the_same_sub_folder(
+    tmp_path: Path, squares: Draw, save: Save, end: str
+) -> None:
+    labels = squares(1).astype(np.uint16)
+    save("set/images/plate/A.png", np.full((40, 60), 9, np.uint8))
+    if end == "png":
+        truth = save("set/labels/plate/A.png", labels)
+    else:
+        truth = tmp_path / "set" / "labels" / "plate" / "A.geojson"
+        truth.parent.mkdir(parents=True)
+        truth.write_text('{"type": "FeatureCollection", "features": []}')
+    predicted = save("out/plate/A.png", labels)
+    write_report(tmp_path / "r.html", evaluate(predicted.parents[1], truth.parents[1]))
+    assert "data:image/jpeg" in (tmp_path / "r.html").read_text()
+
+
+def test_names_that_are_no_text_and_dollar_signs(tmp_path: Path, squares: Draw) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "p").mkdir()
+    for name in ("a\udcff.png", "b.png"):
+        for folder in ("t", "p"):
+            Image.fromarray(squares(1).astype(np.uint16)).save(tmp_path / folder / name)
+    found = evaluate(tmp_path / "p", tmp_path / "t")
+    write_csv(tmp_path / "s.csv", found)
+    write_json(tmp_path / "s.json", found)
+    write_report(tmp_path / "r.html", found)
+    assert all(
+        "udcff" in (tmp_path / name).read_text(encoding="utf-8") for name in ("s.csv", "s.json", "r.html")
+    )
+    named = [dataclasses.replace(row, groups={"g": "$5 \\foo$"}) for row in found.images]
+    write_report(tmp_path / "r.html", dataclasses.replace(found, images=named))
 
 
 def test_slides_have_no_picture(

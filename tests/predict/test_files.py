@@ -429,6 +429,18 @@ class TestFilesOfAnotherHand:
         assert mine.read_bytes() == before
         assert statuses(segment_files([path], dataclasses.replace(drawn, overwrite=True))) == ["done"]
 
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [("a_nuclei.csv", "label,source,score\n1,human,\n"), ("summary.csv", "file,status,reason,human\n")],
+    )
+    def test_what_nuxel_propagate_wrote(self, save_discs: Save, job: Job, name: str, text: str) -> None:
+        path = save_discs("a.png")
+        job.out.mkdir()
+        (job.out / name).write_text(text)
+        with pytest.raises(UsageError, match=rf"{name}: exists already, and is not as nuxel segment wrote"):
+            segment_files([path], job)
+        assert (job.out / name).read_text() == text
+
     @pytest.mark.parametrize("end", PRODUCTS[1:])
     def test_what_a_killed_run_left_is_no_such(self, save_discs: Save, job: Job, end: str) -> None:
         path = save_discs("a.png")

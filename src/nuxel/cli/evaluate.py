@@ -108,14 +108,28 @@ def _evaluated(options: argparse.Namespace, predicted: Path) -> Evaluation:
 
 def _refuse_bad_outputs(options: argparse.Namespace) -> None:
     """Before minutes of work, not after."""
+    from nuxel.data.outlines import OUTLINE_SUFFIXES
+    from nuxel.image.find import find_images
+    from nuxel.labels.read import LABEL_SUFFIXES
+
     outputs = [path for path in (options.json, options.csv, options.report) if path]
+    inputs = {
+        path.resolve() for path in (options.predicted, options.truth, options.compare, options.index) if path
+    }
     for path in outputs:
         if not path.parent.is_dir() or path.is_dir():
             raise UsageError(f"{path}: cannot be written there; name a file in a folder that exists")
-    if len(set(outputs)) < len(outputs):
+        kept = path.exists() and path.suffix.lower() in (*LABEL_SUFFIXES, *OUTLINE_SUFFIXES)
+        if path.resolve() in inputs or kept:
+            raise UsageError(
+                f"{path}: is among what is read, or may be, and would be replaced; name another file"
+            )
+    if len({path.resolve() for path in outputs}) < len(outputs):
         raise UsageError(f"{outputs[0]}: --json, --csv and --report need a file each")
     if options.images and not options.images.is_dir():
         raise UsageError(f"{options.images}: there is no such folder of images")
+    if options.images:
+        find_images([options.images])
     if options.images and not options.report:
         raise UsageError("--images only serves the pictures of a report: add --report FILE.html")
 

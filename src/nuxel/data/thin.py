@@ -100,7 +100,7 @@ def crop(labels: Sequence[NDArray[np.int32]], keep: float, seed: int = 0) -> lis
     """
     cropped = []
     for image, window in zip(labels, crop_windows(labels, keep, seed), strict=True):
-        cropped.append(np.full_like(image, UNKNOWN))
+        cropped.append(np.full(image.shape, UNKNOWN, np.int32))
         cropped[-1][window] = image[window]
     return cropped
 

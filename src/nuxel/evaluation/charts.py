@@ -32,6 +32,7 @@ ERROR_COLOURS = {
 _SPREAD = ("ap", "ap50", "ap75", "f1", "pq", "aji", "ncs", "dice")
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
+    "text.parse_math": False,  # names of groups may hold dollar signs
     "svg.fonttype": "none",
     "svg.hashsalt": "nuxel",
     "axes.spines.top": False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from nuxel.errors import NuxelError, UsageError
 from nuxel.evaluation.index import Index, read_index
 from nuxel.evaluation.label_sets import LabelArray, LabelSource, find_labels
-from nuxel.evaluation.pairs import Pair, pair_labels
+from nuxel.evaluation.pairs import Pair, match_names, pair_labels
 from nuxel.evaluation.scores import ImageScores, score_image
 from nuxel.evaluation.summary import Summary, summarise
 
@@ -29,7 +30,7 @@ class Settings:
     Parameters
     ----------
     threshold
-        IoU in ``(0, 1]`` that a match must exceed, for precision, recall, F1, PQ and error classes.
+        IoU in ``(0, 1)`` that a match must exceed, for precision, recall, F1, PQ and error classes.
     hausdorff
         Measure the Hausdorff distances of matched nuclei too. Not for slides that are read in bands.
     boxes
@@ -51,8 +52,9 @@ class Settings:
     group: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold <= 1:
-            raise UsageError(f"the IoU threshold must be above 0 and at most 1, got {self.threshold}")
+        threshold: object = self.threshold
+        if not isinstance(threshold, Real) or not 0 < float(threshold) < 1:
+            raise UsageError(f"the IoU threshold must lie between 0 and 1, got {threshold!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,10 +143,19 @@ def evaluate(
     rows = None if index is None else read_index(index)
     if rows is None and (chosen.where or chosen.group):
         raise UsageError("where and group speak of columns of an index: give one with --index CSV")
-    sides = [_sources(given, name) for given, name in ((predicted, "prediction"), (truth, "truth"))]
+    found, true = _sources(predicted, "prediction"), _sources(truth, "truth")
+    lone = not any(
+        isinstance(given, (str, os.PathLike)) and Path(given).is_dir() for given in (predicted, truth)
+    )
     if rows and chosen.where:
-        sides = [{name: side[name] for name in rows.select(side, chosen.where)} for side in sides]
-    pairs = pair_labels(*sides, allow_missing=chosen.allow_missing)
+        partner = match_names(found, true, lone=lone)
+        true = {name: true[name] for name in rows.select(true, chosen.where)}
+        found = {
+            name: source
+            for name, source in found.items()
+            if (partner[name] in true if name in partner else rows.has(name, chosen.where))
+        }
+    pairs = pair_labels(found, true, lone=lone, allow_missing=chosen.allow_missing)
     images = []
     groups = _groups(rows, pairs, chosen.group)
     for done, pair in enumerate(pairs, 1):

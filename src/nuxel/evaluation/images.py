@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nuxel.errors import NuxelError, UsageError
 from nuxel.evaluation.evaluate import Evaluation
-from nuxel.evaluation.label_sets import LabelFile, MaskFolder, image_name
+from nuxel.evaluation.label_sets import LabelArray, LabelFile, MaskFolder, OutlineFile, image_name
 from nuxel.evaluation.pairs import match_names
 from nuxel.image.find import find_images
 from nuxel.image.normalise import normalise
@@ -36,28 +36,32 @@ def find_displays(evaluation: Evaluation, folder: Path | None = None) -> dict[st
         candidates = dict(_beside_truth(evaluation))
     else:
         candidates = {image_name(found.relative): found.path for found in find_images([folder])}
-    partner = match_names([row.image for row in evaluation.images], candidates)
+    nameless = all(isinstance(pair.truth, LabelArray) for pair in evaluation.pairs)
+    partner = match_names([row.image for row in evaluation.images], candidates, lone=nameless)
     return {image: candidates[name] for image, name in partner.items()}
 
 
 def _beside_truth(evaluation: Evaluation) -> Iterator[tuple[str, Path]]:
-    """Images in folders ``images`` beside the mask folder or the folder ``labels`` of each truth."""
+    """Images in folders ``images`` beside the folder ``masks`` or ``labels`` of each truth, in the same sub-folder."""
     listed: dict[Path, dict[str, Path]] = {}
     for pair in evaluation.pairs:
-        if not isinstance(pair.truth, LabelFile | MaskFolder):
+        if not isinstance(pair.truth, LabelFile | MaskFolder | OutlineFile):
             continue
-        labels = pair.truth.path.parent
-        folder = (labels if isinstance(pair.truth, MaskFolder) else labels.parent) / "images"
+        above = pair.truth.path.parent
+        labels = next((one for one in (above, *above.parents) if one.name in ("labels", "masks")), above)
+        if isinstance(pair.truth, MaskFolder):
+            labels = above = pair.truth.path
+        folder = labels.parent / "images"
         if folder not in listed:
             listed[folder] = _images_in(folder)
-        name = pair.image.rpartition("/")[2]
+        name = (above.relative_to(labels) / pair.image.rpartition("/")[2]).as_posix()
         if name in listed[folder]:
             yield pair.image, listed[folder][name]
 
 
 def _images_in(folder: Path) -> dict[str, Path]:
     try:
-        return {image.relative.name: image.path for image in find_images([folder])}
+        return {image.relative.as_posix(): image.path for image in find_images([folder])}
     # Nobody named this folder: that it is missing or empty is no mistake.
     except UsageError:
         return {}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nuxel.errors import NuxelError, UsageError
+from nuxel.labels.run_length import bare_name
 
 _ID_COLUMNS = ("id", "ImageId")
 _MOST_GROUPS = 20
@@ -46,15 +47,16 @@ class Index:
         """
         self._known(where)
         images = list(images)
-        chosen = [
-            image
-            for image in images
-            if (row := self.row(image)) and all(row[column] == value for column, value in where.items())
-        ]
+        chosen = [image for image in images if self.has(image, where)]
         if not chosen:
             wanted = " and ".join(f"{column}={value}" for column, value in where.items())
             raise UsageError(f"{self.path}: none of the {len(images)} images has {wanted}")
         return chosen
+
+    def has(self, image: str, where: Mapping[str, str]) -> bool:
+        """Whether an image has a row, with these values."""
+        row = self.row(image)
+        return row is not None and all(row[column] == value for column, value in where.items())
 
     def groups(self, images: Sequence[str], columns: Sequence[str] = ()) -> dict[str, dict[str, str]]:
         """For each image its value in each of the columns.
@@ -96,7 +98,7 @@ def read_index(path: str | os.PathLike[str]) -> Index:
     Raises
     ------
     NuxelError
-        If it cannot be read or has no such column.
+        If it cannot be read, has no such column, or says different things of one image.
     """
     path = Path(path)
     try:
@@ -111,7 +113,12 @@ def read_index(path: str | os.PathLike[str]) -> Index:
     if key is None:
         raise NuxelError(f"{path}: has no column id or ImageId; it needs one with the images' names.")
     others = tuple(name for name in columns if name != key)
-    return Index(path, others, {line[key]: {name: line[name] for name in others} for line in lines})
+    rows: dict[str, dict[str, str]] = {}
+    for line in lines:
+        image, row = bare_name(line[key]), {name: line[name] for name in others}
+        if rows.setdefault(image, row) != row:
+            raise NuxelError(f"{path}: two rows say different things of {image}; leave one.")
+    return Index(path, others, rows)
 
 
 def _tells_apart(values: Sequence[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -238,7 +239,13 @@ def _holds_label_images(folder: Path) -> bool:
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    for here, folders, names in os.walk(folder, followlinks=False):
+    visited: set[str] = set()  # each real folder once, so that loops of links end
+    for here, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield Path(here), folders, sorted(name for name in names if not name.startswith("."))
 
@@ -268,4 +275,5 @@ def image_name(relative: PurePath) -> str:
     *folders, name = relative.parts
     if len(folders) > 1 and folders[-1] == _IMAGES and folders[-2] == name:
         folders = folders[:-2]
-    return PurePath(*[part for part in folders if part not in (_IMAGES, _LABELS, _MASKS)], name).as_posix()
+    path = PurePath(*[part for part in folders if part not in (_IMAGES, _LABELS, _MASKS)], name).as_posix()
+    return unicodedata.normalize("NFC", path)  # there are two ways to write an accented letter

@@ -49,7 +49,7 @@ class Pair:
         if predicted.min(initial=0) < 0:
             raise NuxelError(
                 f"{self.predicted.where}: holds the negative label {predicted.min()}; only the truth can have pixels "
-                "that are not annotated."
+                "that are not annotated (nuxel propagate --complete leaves none)."
             )
         return truth, predicted
 
@@ -92,9 +92,10 @@ def pair_labels(
     predicted: Mapping[str, LabelSource],
     truth: Mapping[str, LabelSource],
     *,
+    lone: bool = True,
     allow_missing: bool = False,
 ) -> list[Pair]:
-    """Pair predictions and truths by the names of their images, sorted by name.
+    """Pair predictions and truths by the names of their images, sorted by name, which is that of the truth.
 
     Equal names first. Of the others, two belong together if one name is the end of the other (``plate/A1`` and
     ``A1``) and neither could go with a third.
@@ -102,8 +103,9 @@ def pair_labels(
     Parameters
     ----------
     predicted, truth
-        Sources by name, as :func:`nuxel.evaluation.label_sets.find_labels` gives them. A single one on each side are a
-        pair whatever their names.
+        Sources by name, as :func:`nuxel.evaluation.label_sets.find_labels` gives them.
+    lone
+        A single one on each side are a pair whatever their names.
     allow_missing
         Count a truth without a prediction as an image in which nothing was found.
 
@@ -112,7 +114,7 @@ def pair_labels(
     UsageError
         If nothing matches, anything has no partner (each named), or a prediction and its truth are one file.
     """
-    partner = match_names(predicted, truth)
+    partner = match_names(predicted, truth, lone=lone)
     missing = sorted(set(truth) - set(partner.values()))
     extra = sorted(set(predicted) - set(partner))
     if not partner:
@@ -129,7 +131,7 @@ def pair_labels(
     same = [t for p, t in partner.items() if realpath(predicted[p].where) == realpath(truth[t].where)]
     if same:
         raise UsageError(f"prediction and truth are the same file: {truth[same[0]].where}")
-    pairs = [Pair(min(p, t, key=len), truth[t], predicted[p]) for p, t in partner.items()]
+    pairs = [Pair(t, truth[t], predicted[p]) for p, t in partner.items()]
     pairs += [Pair(name, truth[name], Nothing()) for name in missing]
     return sorted(pairs, key=lambda pair: pair.image)
 

@@ -51,6 +51,7 @@ def draw(drawing: Drawing) -> tuple[str, Window]:
     found = match(drawing.truth, drawing.predicted, drawing.threshold)
     wrong = ~np.isin(drawing.truth, [0, *found.truth_labels]) & (drawing.truth > 0)
     wrong |= ~np.isin(drawing.predicted, [0, *found.predicted_labels])
+    wrong &= drawing.truth >= 0  # what nobody annotated counts neither for nor against
     rows, columns = window = worst_window(wrong)
     height, width = rows.stop - rows.start, columns.stop - columns.start
     truth, predicted = drawing.truth[window], drawing.predicted[window]

@@ -17,7 +17,7 @@ from nuxel.evaluation.pictures import Drawing, draw
 from nuxel.evaluation.scores import ImageScores
 from nuxel.evaluation.summary import Summary
 from nuxel.evaluation.tables import TITLES, cell
-from nuxel.export.atomic import replacing
+from nuxel.export.atomic import open_text, replacing
 
 Cell = str | float | int | None
 
@@ -84,8 +84,8 @@ def write_report(
     ]
     template = resources.files("nuxel.evaluation").joinpath("report.html").read_text(encoding="utf-8")
     page = string.Template(template).substitute(title="nuxel evaluate", body="\n".join(body))
-    with replacing(path) as part:
-        part.write_text(page, encoding="utf-8")
+    with replacing(path) as part, open_text(part) as file:
+        file.write(page)
 
 
 def _head(evaluation: Evaluation) -> list[str]:

@@ -14,7 +14,7 @@ from nuxel.evaluation.compare import Comparison
 from nuxel.evaluation.evaluate import Evaluation
 from nuxel.evaluation.scores import HAUSDORFF, ImageScores
 from nuxel.evaluation.summary import Summary
-from nuxel.export.atomic import replacing
+from nuxel.export.atomic import open_text, replacing
 from nuxel.metrics.average_precision import DSB2018_THRESHOLDS
 
 TITLES = {
@@ -202,14 +202,14 @@ def write_json(path: Path | str, evaluation: Evaluation, comparison: Comparison 
     NuxelError
         If the file cannot be written.
     """
-    with replacing(path) as part:
-        part.write_text(
-            json.dumps(as_json(evaluation, comparison), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+    with replacing(path) as part, open_text(part) as file:
+        file.write(json.dumps(as_json(evaluation, comparison), indent=1, ensure_ascii=False) + "\n")
 
 
 def write_csv(path: Path | str, evaluation: Evaluation) -> None:
     """Write one row an image: its groups, counts, scores and error classes. What has no value is an empty field.
+
+    A group whose column has the name of a score or an error class, such as ``split``, is in ``group_split``.
 
     Raises
     ------
@@ -220,9 +220,11 @@ def write_csv(path: Path | str, evaluation: Evaluation) -> None:
     for row in evaluation.images:
         flat = _flat(row)
         errors = {name.replace(" ", "_"): count for name, count in row.errors.items()}
-        rows.append({"image": flat.pop("image"), **row.groups, **flat, **errors})
+        taken = {**flat, **errors}
+        groups = {f"group_{name}" if name in taken else name: value for name, value in row.groups.items()}
+        rows.append({"image": flat.pop("image"), **groups, **flat, **errors})
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as part, open_text(part) as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -7,7 +7,7 @@ from pathlib import Path
 from nuxel.errors import UsageError
 from nuxel.export.png import SOFTWARE
 
-_HEADERS = (b"label,centroid_y,", b"label,source,score\n", b"file,status,reason,", b"ImageId,EncodedPixels\n")
+_HEADERS = (b"label,centroid_y,", b"file,status,reason,nuclei,", b"ImageId,EncodedPixels\n")
 _MARKS = {".png": SOFTWARE, ".json": b'"nuxel": "'}
 _READ = 1 << 16
 """The mark of a picture is at its beginning, and a record of a run is smaller."""

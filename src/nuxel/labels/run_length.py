@@ -96,13 +96,13 @@ def read_run_lengths(path: Path | str) -> dict[str, RunLengths]:
     nuclei: dict[str, list[NDArray[np.int64]]] = {}
     shapes: dict[str, Shape | None] = {}
     for number, row in _rows(path):
-        image = _bare(row["ImageId"] or "")
+        image = bare_name(row["ImageId"] or "")
         where = f"{path}, line {number}"
         if not image:
             raise NuxelError(f"{where}: ImageId is empty; name the image of each row.")
         runs = _runs(row["EncodedPixels"] or "", where)
         nuclei.setdefault(image, []).extend([runs] if len(runs) else [])
-        shapes[image] = _shape(row, where)
+        shapes[image] = shapes.get(image) or _shape(row, where)
     return {image: RunLengths(f"{path}: {image}", tuple(nuclei[image]), shapes[image]) for image in nuclei}
 
 
@@ -124,7 +124,14 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     return rows
 
 
-def _bare(image: str) -> str:
+def bare_name(image: str) -> str:
+    """The name of an image in a table, without the extension of a label image.
+
+    Examples
+    --------
+    >>> bare_name(" A1.png "), bare_name("A1.dapi")
+    ('A1', 'A1.dapi')
+    """
     image = image.strip()
     known = PurePosixPath(image).suffix.lower() in LABEL_SUFFIXES
     return image[: image.rindex(".")] if known else image
