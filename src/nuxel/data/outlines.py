@@ -17,7 +17,6 @@ from nuxel.labels.polygons import Points, paint_polygons, pixels_of, polygon_run
 
 _GEOJSON = ".geojson"
 OUTLINE_SUFFIXES = (".xml", _GEOJSON)
-"""What ``nuxel propagate`` writes after an image's name."""
 
 
 @dataclass(frozen=True, eq=False)
