@@ -175,7 +175,12 @@ def test_bad_files_are_named(out: Out, truth: Path, tmp_path: Path, capsys: Capt
 def test_an_input_is_not_replaced(out: Out, truth: Path, tmp_path: Path, capsys: Capture) -> None:
     predicted, index = out("out"), tmp_path / "index.csv"
     picture = truth / "images" / "a.png"
-    for option, path in (("--csv", index), ("--json", picture), ("--csv", predicted / ".." / "index.csv")):
+    for option, path in (
+        ("--csv", index),
+        ("--json", picture),
+        ("--csv", predicted / ".." / "index.csv"),
+        ("--csv", predicted / "a_nuclei.csv"),
+    ):
         before = path.read_bytes()
         line = fails(capsys, 2, predicted, truth, "--index", index, option, path)
         assert "would be replaced; name another file" in line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from nuxel.cli.shared import tidy_end
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there, to signal a process is to end it")
 def test_sigterm_is_an_exception_in_the_block_and_what_it_was_after_it() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as caught, tidy_end():

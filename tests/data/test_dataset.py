@@ -169,16 +169,16 @@ def test_include_keeps_what_matches_one_of_the_patterns(plate):
 
 
 def test_a_pattern_from_the_folder_on_selects_by_place(tmp_path):
-    for name in ("one/images/a.png", "two/images/a.png", "two/images/b[1].png"):
+    for name in ("one/images/a.png", "two/images/a.png", "two/images/a.tif", "two/images/b[1].png"):
         write(tmp_path / name)
         write(tmp_path / name.replace("images", "labels"))
     found = {
         pattern: find_annotated(Source(str(tmp_path), include=(pattern,))) for pattern in ("/two/*", "a")
     }
     assert [item.image.parts[-3:] for item in found["/two/*"]] == [
-        ("two", "images", "a.png"), ("two", "images", "b[1].png")
-    ]  # fmt: skip
-    assert len(found["a"]) == 2
+        ("two", "images", name) for name in ("a.png", "a.tif", "b[1].png")
+    ]
+    assert len(found["a"]) == 3
     for item in found["/two/*"]:
         alone = (glob.escape(place_of(item.image, tmp_path)),)
         assert find_annotated(Source(str(tmp_path), include=alone)) == [item]
@@ -281,9 +281,12 @@ def test_nothing_selected(plate):
 
 def test_two_rows_of_one_image(plate):
     with (plate / "index.csv").open("a") as file:
+        file.write("b,he,1\n,,\n,,\n")  # once more, and what spreadsheets leave at the end
+    assert stems(Source(str(plate), "index.csv")) == ["a", "b", "c"]
+    with (plate / "index.csv").open("a") as file:
         file.write("b,dapi,9\n")
     assert complaint(find_annotated, Source(str(plate), "index.csv")) == (
-        f"{plate / 'index.csv'}: more than one row has the id b"
+        f"{plate / 'index.csv'}: two rows say different things of b; leave one"
     )
 
 
@@ -378,7 +381,7 @@ def test_hidden_masks_are_none(tmp_path):
 def test_a_label_image_is_no_mask(tmp_path):
     path = write(tmp_path / "a_mask.png", np.array([[0, 1, 2]], np.uint8))
     assert complaint(read_masks, tmp_path).startswith(
-        f"{path}: holds several values, where a mask is of one nucleus"
+        f"{path}: holds the numbers 1 to 2, where a mask is of one nucleus"
     )
     write(tmp_path / "b.png", np.array([[3, 0, 0]], np.uint8))
     assert read_masks(tmp_path).tolist() == [[2, 1, 1]]  # faint edges among others

@@ -417,10 +417,16 @@ class TestFilesOfAnotherHand:
             job.out.mkdir()
             mine.write_text("file,label\nmine,1\n")
         before = mine.read_bytes()
-        drawn = dataclasses.replace(job, attention=None)
-        if name == "a_attention.png":
-            assert statuses(segment_files([path], drawn)) == ["done"]  # it is in nobody's way
-        else:
+        drawn = job
+        if name in ("a_attention.png", "run_lengths.csv"):
+            assert statuses(segment_files([path], job)) == ["done"]  # it is in nobody's way
+        if name == "run_lengths.csv":
+            drawn = dataclasses.replace(job, formats=("run-length",))
+            with pytest.raises(
+                UsageError, match=rf"{name}: exists already, and is not as nuxel segment wrote"
+            ):
+                segment_files([path], drawn)
+        elif name != "a_attention.png":
             with pytest.raises(
                 UsageError, match=rf"{name}: exists already, and is not as nuxel segment wrote"
             ):
@@ -440,6 +446,16 @@ class TestFilesOfAnotherHand:
         with pytest.raises(UsageError, match=rf"{name}: exists already, and is not as nuxel segment wrote"):
             segment_files([path], job)
         assert (job.out / name).read_text() == text
+
+    def test_a_table_that_a_person_replaced(self, save_discs: Save, job: Job) -> None:
+        path = save_discs("a.png")
+        assert statuses(segment_files([path], job)) == ["done"]
+        (job.out / "a_nuclei.csv").write_text("mine\n")
+        with pytest.raises(
+            UsageError, match=r"a_nuclei\.csv: exists already, and is not as nuxel segment wrote"
+        ):
+            segment_files([path], dataclasses.replace(job, options=Options(scale=1, threshold=0.6)))
+        assert (job.out / "a_nuclei.csv").read_text() == "mine\n"
 
     @pytest.mark.parametrize("end", PRODUCTS[1:])
     def test_what_a_killed_run_left_is_no_such(self, save_discs: Save, job: Job, end: str) -> None:
@@ -488,9 +504,28 @@ class TestImagesInSeveralFiles:
             assert statuses(rows) == [first, "skipped"]
             assert rows[0].nuclei == 4
             assert rows[1].nuclei is None
-            assert rows[1].reason == "belongs to the OME-TIFF set of s_C0.ome.tif, which is done as one image"
+            assert rows[1].reason == "belongs to the OME-TIFF set of s_C0.ome.tif, see there"
         assert not list(job.out.glob("s_C1*"))
         assert (job.out / "run_lengths.csv").read_text().count("\n") == 5
+
+    def test_positions_of_one_plate_are_one_set_too(
+        self, tmp_path: Path, draw_discs: Callable[..., np.ndarray], job: Job
+    ) -> None:
+        """Each file holds one image of those that its description names, and none spans two files."""
+        discs = draw_discs()
+        images = "".join(
+            f'<Image ID="Image:{i}"><Pixels ID="Pixels:{i}" DimensionOrder="XYCZT" Type="uint8" SizeX="96" SizeY="96" '
+            f'SizeC="1" SizeZ="1" SizeT="1"><Channel ID="Channel:{i}:0"/><TiffData IFD="0" PlaneCount="1"><UUID '
+            f'FileName="p{i}.ome.tif">urn:uuid:{i}</UUID></TiffData></Pixels></Image>'
+            for i in range(2)
+        )
+        for i in range(2):
+            ome = f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{i}">{images}</OME>'
+            path = tmp_path / "plate" / f"p{i}.ome.tif"
+            path.parent.mkdir(exist_ok=True)
+            tifffile.imwrite(path, discs if i else np.zeros_like(discs), description=ome, metadata=None)
+        rows = segment_files([tmp_path / "plate"], dataclasses.replace(job, reading=Reading(t=1)))
+        assert [(row.status, row.nuclei) for row in rows] == [("done", 4), ("skipped", None)]
 
     def test_each_of_them_stands_for_all(self, members: list[Path], job: Job) -> None:
         (row,) = segment_files([members[1]], job)
@@ -581,7 +616,7 @@ class TestSecondRun:
         assert statuses(segment_files([path], job)) == ["done"]
         assert (job.out / f"a{end}").stat().st_size
 
-    @pytest.mark.parametrize("content", [b"", b"II*\x00 and then nothing", b"labels"])
+    @pytest.mark.parametrize("content", [b"", b"II*\x00 and then nothing"])
     def test_a_label_image_that_does_not_vouch(self, path: Path, job: Job, content: bytes) -> None:
         (job.out / "a_labels.tif").write_bytes(content)
         assert statuses(segment_files([path], job)) == ["done"]
@@ -589,8 +624,11 @@ class TestSecondRun:
     def test_a_label_image_of_another_hand(self, path: Path, job: Job) -> None:
         """Is never replaced unless that is asked for, whether it says nothing of itself or something else."""
         mine = job.out / "a_labels.tif"
-        for description in ("{}", "[]", "drawn by hand", '{"propagated": "a model"}', None):
-            tifffile.imwrite(mine, np.zeros((96, 96), np.int32), description=description)
+        for description in ("{}", "[]", "drawn by hand", '{"propagated": "a model"}', None, "no TIFF"):
+            if description == "no TIFF":
+                mine.write_bytes(b"labels")
+            else:
+                tifffile.imwrite(mine, np.zeros((96, 96), np.int32), description=description)
             before = mine.read_bytes()
             with pytest.raises(
                 UsageError, match=r"a_labels\.tif: exists already, and is not as nuxel segment"
@@ -638,6 +676,7 @@ main(["segment", sys.argv[1], "--model", sys.argv[2], "--out", sys.argv[3], "--s
 """
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there, to signal a process is to end it")
 def test_a_run_that_is_told_to_end_leaves_nothing_half_written(
     save_discs: Save, job: Job, toy_model: Path, tmp_path: Path
 ) -> None:

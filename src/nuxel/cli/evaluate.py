@@ -111,6 +111,7 @@ def _refuse_bad_outputs(options: argparse.Namespace) -> None:
     from nuxel.data.outlines import OUTLINE_SUFFIXES
     from nuxel.image.find import find_images
     from nuxel.labels.read import LABEL_SUFFIXES
+    from nuxel.names import TABLE_END
 
     outputs = [path for path in (options.json, options.csv, options.report) if path]
     inputs = {
@@ -119,7 +120,7 @@ def _refuse_bad_outputs(options: argparse.Namespace) -> None:
     for path in outputs:
         if not path.parent.is_dir() or path.is_dir():
             raise UsageError(f"{path}: cannot be written there; name a file in a folder that exists")
-        kept = path.exists() and path.suffix.lower() in (*LABEL_SUFFIXES, *OUTLINE_SUFFIXES)
+        kept = path.exists() and path.name.lower().endswith((*LABEL_SUFFIXES, *OUTLINE_SUFFIXES, TABLE_END))
         if path.resolve() in inputs or kept:
             raise UsageError(
                 f"{path}: is among what is read, or may be, and would be replaced; name another file"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
@@ -47,7 +46,7 @@ class Source:
         Only images whose row in the index has these values.
     include
         Only images whose stem matches one of these patterns (case counts); a pattern that begins with ``/`` is
-        compared with the place below the folder instead: ``/plate1/images/*``.
+        compared with the file's place below the folder instead: ``/plate1/images/*``.
     group
         Columns of the index that tell groups apart; together with the folder they name the group.
     channel, z, t
@@ -93,7 +92,7 @@ def find_annotated(source: Source) -> list[Annotated]:
     reading = Reading(source.channel, _z(source), source.t)
     found = []
     for item in find_images([folder]):
-        name, place = stem(item.path), f"/{item.relative.as_posix()}"
+        name, place = stem(item.path), place_of(item.path, folder)
         row = {} if rows is None else rows.get(name)
         if row is None or any(row[column] != value for column, value in source.where.items()):
             continue
@@ -110,9 +109,8 @@ def find_annotated(source: Source) -> list[Annotated]:
 
 
 def place_of(image: Path, folder: Path) -> str:
-    """The pattern of :class:`Source` that selects one image below a folder: ``/images/a`` of ``images/a.png``."""
-    relative = image.relative_to(folder)
-    return f"/{relative.with_name(stem(image)).as_posix()}"
+    """Where an image lies below a folder, as patterns of :class:`Source` are compared with: ``/images/a.png``."""
+    return f"/{image.relative_to(folder).as_posix()}"
 
 
 def find_all(sources: Iterable[Source]) -> list[Annotated]:
@@ -150,10 +148,10 @@ def _index_rows(folder: Path, source: Source) -> dict[str, dict[str, str]] | Non
         raise NuxelError(
             f"{path}: no column {', '.join(unknown)}; it has {', '.join(sorted(columns)) or 'none'}"
         )
-    rows = {row["id"]: row for row in listed}
-    if len(rows) < len(listed):
-        twice = next(name for name, number in Counter(row["id"] for row in listed).items() if number > 1)
-        raise NuxelError(f"{path}: more than one row has the id {twice}")
+    rows: dict[str, dict[str, str]] = {}
+    for row in listed:
+        if rows.setdefault(row["id"], row) != row:
+            raise NuxelError(f"{path}: two rows say different things of {row['id']}; leave one")
     return rows
 
 
@@ -220,9 +218,11 @@ def read_masks(folder: Path) -> NDArray[np.int32]:
     files = sorted(path for path in folder.glob("*.png") if not path.name.startswith("."))
     for number, item in enumerate(files, 1):
         pixels = read_image(item).pixels.max(axis=2)
-        if len(files) == 1 and len(np.unique(pixels[pixels > 0])) > 1:
+        values = np.unique(pixels[pixels > 0])
+        if len(files) == 1 < len(values) and np.array_equal(values, np.arange(1, len(values) + 1)):
             raise NuxelError(
-                f"{item}: holds several values, where a mask is of one nucleus; name a label image like its image"
+                f"{item}: holds the numbers 1 to {len(values)}, where a mask is of one nucleus; name a label image "
+                "like its image"
             )
         mask = pixels > 0
         if labels is None:

@@ -147,6 +147,7 @@ def evaluate(
     lone = not any(
         isinstance(given, (str, os.PathLike)) and Path(given).is_dir() for given in (predicted, truth)
     )
+    lone = lone and len(found) == len(true) == 1
     if rows and chosen.where:
         partner = match_names(found, true, lone=lone)
         true = {name: true[name] for name in rows.select(true, chosen.where)}

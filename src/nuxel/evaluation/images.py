@@ -48,7 +48,8 @@ def _beside_truth(evaluation: Evaluation) -> Iterator[tuple[str, Path]]:
         if not isinstance(pair.truth, LabelFile | MaskFolder | OutlineFile):
             continue
         above = pair.truth.path.parent
-        labels = next((one for one in (above, *above.parents) if one.name in ("labels", "masks")), above)
+        named = (one for one in (above, *above.parents) if one.name in ("labels", "masks"))
+        labels = next((one for one in named if (one.parent / "images").is_dir()), above)
         if isinstance(pair.truth, MaskFolder):
             labels = above = pair.truth.path
         folder = labels.parent / "images"

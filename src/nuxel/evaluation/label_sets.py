@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -275,5 +274,4 @@ def image_name(relative: PurePath) -> str:
     *folders, name = relative.parts
     if len(folders) > 1 and folders[-1] == _IMAGES and folders[-2] == name:
         folders = folders[:-2]
-    path = PurePath(*[part for part in folders if part not in (_IMAGES, _LABELS, _MASKS)], name).as_posix()
-    return unicodedata.normalize("NFC", path)  # there are two ways to write an accented letter
+    return PurePath(*[part for part in folders if part not in (_IMAGES, _LABELS, _MASKS)], name).as_posix()

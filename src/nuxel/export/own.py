@@ -21,6 +21,8 @@ def refuse_others(path: Path) -> None:
     try:
         with path.open("rb") as file:
             head = file.read(_READ)
+    except PermissionError:
+        raise UsageError(replaces_others(path)) from None
     except OSError:  # nothing is there, or writing will say what stands in the way
         return
     own = head.startswith(_HEADERS) if path.suffix == ".csv" else _MARKS[path.suffix] in head

@@ -50,7 +50,8 @@ def open_source(path: Path) -> Iterator[TiffSource]:
 def files_of(path: Path) -> tuple[Path, ...]:
     """The files of the OME-TIFF set that a TIFF file is of, beginning with that of the first plane; else itself."""
     with tifffile.TiffFile(path) as tif:
-        series = [one for one in tif.series if one.is_multifile] if tif.is_ome else []
+        # most OME-TIFFs name no file, and to list the pages of a long stack takes time
+        series = tif.series if tif.is_ome and "FileName=" in (tif.ome_metadata or "") else []
         pages = [page for one in series for page in one.pages if page is not None]
         return tuple(dict.fromkeys(Path(page.parent.filehandle.path) for page in pages)) or (path,)
 

@@ -146,7 +146,7 @@ def segment_files(
     products = [_products(item, job) for item in found]
     refuse_inputs(found, products)
     if not job.overwrite:
-        refuse_others_in(job.out)
+        refuse_others_in(job.out, run_lengths="run-length" in job.formats)
         for of_one in products:
             of_one.refuse_others()
     _prepare(job.out)
@@ -227,7 +227,7 @@ def _look(item: FoundImage, job: Job, inputs: Container[str]) -> _Looked | Summa
     files = files_of(item.path)
     first = os.path.realpath(files[0])
     if first != os.path.realpath(item.path) and first in inputs:
-        reason = f"belongs to the OME-TIFF set of {files[0].name}, which is done as one image"
+        reason = f"belongs to the OME-TIFF set of {files[0].name}, see there"
         return SummaryRow(str(item.path), "skipped", reason, seconds=0.0)
     products = _products(item, job)
     fingerprint = _fingerprint(files, job)

@@ -16,7 +16,8 @@ from nuxel.errors import NuxelError, UsageError
 from nuxel.export.own import refuse_others, replaces_others
 from nuxel.export.run_record import SummaryRow
 from nuxel.image.find import FoundImage
-from nuxel.names import ATTENTION_END, FOLDER_FILES, LABELS_END, OVERLAY_END, TABLE_END
+from nuxel.image.tiff import recognises as is_tiff
+from nuxel.names import ATTENTION_END, LABELS_END, OVERLAY_END, RUN_LENGTHS, RUN_RECORD, SUMMARY, TABLE_END
 
 _FINGERPRINT, _ROW = "fingerprint", "summary"
 
@@ -56,14 +57,13 @@ class Products:
     def refuse_others(self) -> None:
         """Raise UsageError if one of the files is of a person, another program or ``nuxel propagate``.
 
-        A label image of ``nuxel segment`` vouches for the others; without one, each is looked at.
+        A label image that is cut short is that of a run which was.
         """
+        for path in self:
+            if path != self.labels:
+                refuse_others(path)
         record = _description(self.labels)
-        if record is None:
-            for path in self:
-                if path != self.labels:
-                    refuse_others(path)
-        elif _FINGERPRINT not in record:
+        if _FINGERPRINT not in record if record is not None else not _is_cut_short(self.labels):
             raise UsageError(replaces_others(self.labels))
 
 
@@ -75,9 +75,9 @@ def refuse_inputs(found: Sequence[FoundImage], products: Iterable[Products]) -> 
             raise UsageError(f"{image}: would be replaced by a result; choose another folder with --out")
 
 
-def refuse_others_in(out: Path) -> None:
+def refuse_others_in(out: Path, *, run_lengths: bool) -> None:
     """Raise UsageError if a file that a run writes once into its folder is not nuxel's own."""
-    for name in FOLDER_FILES:
+    for name in (SUMMARY, RUN_RECORD, *([RUN_LENGTHS] if run_lengths else [])):
         refuse_others(out / name)
 
 
@@ -96,6 +96,16 @@ def previous_row(labels: Path, fingerprint: str) -> SummaryRow | None:
         reason = "; ".join(filter(None, ("done before", before.reason)))
         return SummaryRow(**{**vars(before), "status": "skipped", "reason": reason, "seconds": 0.0})
     return None
+
+
+def _is_cut_short(labels: Path) -> bool:
+    """Whether a file that is no readable TIFF is not there, empty, or begins like one."""
+    try:
+        with labels.open("rb") as file:
+            head = file.read(4)
+    except OSError:
+        return True
+    return not head or is_tiff(head)
 
 
 def _description(labels: Path) -> dict[str, Any] | None:

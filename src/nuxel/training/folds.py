@@ -49,7 +49,8 @@ def assign_folds(groups: list[str], folds: int) -> list[int]:
     for index, group in enumerate(groups):
         members[group].append(index)
     rng = np.random.default_rng(0)
-    order = [index for group in sorted(members) for index in rng.permutation(members[group])]
+    # groups as they first appear: their names hold the folder, which may lie elsewhere tomorrow
+    order = [index for group in members for index in rng.permutation(members[group])]
     assigned = [0] * len(groups)
     for place, index in enumerate(order):
         assigned[index] = place % folds

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nuxel.errors import NuxelError
+from nuxel.errors import InterruptedRunError
 from nuxel.predict.card import ModelCard
 from nuxel.training.model_card import make_card
 from nuxel.training.precision import GroupedConvolutionsInFull
@@ -69,9 +69,9 @@ class TrainingModule(pl.LightningModule):
 
     def _refuse_not_finite(self) -> None:
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self.network.parameters()):
-            raise NuxelError(
-                f"in epoch {self.current_epoch} the weights became infinite or NaN: lower the rates in [schedule], or "
-                "limit gradient_clip"
+            raise InterruptedRunError(
+                f"in epoch {self.current_epoch} the weights became infinite or NaN; start another with lower rates in "
+                "[schedule], or with a gradient_clip"
             )
 
     def on_validation_epoch_start(self) -> None:

@@ -90,6 +90,8 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
             trainer.fit(module, _loader(recipe, views), wholes, ckpt_path=ready, weights_only=True)
         except SystemExit:  # what Lightning makes of Ctrl+C
             raise KeyboardInterrupt from None
+        except InterruptedRunError as error:
+            raise InterruptedRunError(f"{out}: the run has stopped: {error}") from error
         except (NuxelError, OSError) as error:
             raise InterruptedRunError(
                 f"{out}: the run has stopped: {error}; it goes on after its last finished epoch with --resume"
