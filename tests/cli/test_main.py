@@ -58,7 +58,6 @@ def test_version(capsys: Capture) -> None:
         ["segment", "--out", "x"],
         ["segment", "a.png", "--out", "x", "--wrong"],
         ["segment", "a.png", "--out", "x", "--scale", "big"],
-        ["segment", "a.png", "--out", "x", "--z", "middle"],
         ["segment", "a.png", "--out", "x", "--t", "one"],
         ["segment", "a.png", "--out", "x", "--device", "tpu"],
         ["info"],
@@ -90,6 +89,7 @@ class TestSegmentUsage:
             (["--tile-size", "0"], "the tile size must be positive, got 0"),
             (["--tile-size", "3"], "the tile size must be at least 16 pixels, got 3"),
             (["--pixel-size", "0"], "the pixel size must be a number of micrometres"),
+            (["--z", "middle"], "z must be a plane's number or max, got 'middle'"),
             (["--model", "nothing"], "nothing: no such model; give a file or one of"),
         ],
     )

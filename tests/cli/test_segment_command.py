@@ -13,8 +13,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from nuxel.cli import shared
 from nuxel.cli.main import main
+from nuxel.image.choose import read_z
 from nuxel.labels.read import read_labels
 from nuxel.labels.run_length import read_run_lengths
 from nuxel.predict import files
@@ -176,7 +176,7 @@ def test_the_bundled_examples(tmp_path: Path, capsys: Capture) -> None:
 
 @pytest.mark.parametrize("text", ["0", "17", "max"])
 def test_planes(text: str) -> None:
-    assert shared._z(text) == (text if text == "max" else int(text))
+    assert read_z(text) == (text if text == "max" else int(text))
 
 
 class TestRunLengths:

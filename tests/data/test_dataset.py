@@ -292,7 +292,7 @@ def test_two_rows_of_one_image(plate):
 
 def test_a_plane_that_is_no_number(plate):
     said = complaint(find_annotated, Source(str(plate), z="top"))
-    assert "z must be a plane's number or max, as text, got 'top'" in said
+    assert "z must be a plane's number or max, got 'top'" in said
 
 
 # ---- reading --------------------------------------------------------------------------------------------

@@ -166,3 +166,9 @@ class TestMistakes:
     def test_no_nucleus_at_all(self, make, images):
         with pytest.raises(NuxelError, match="there is no nucleus in any of the label images"):
             make(images, 0.5)
+
+
+def test_a_crop_of_unsigned_labels_can_say_unknown():
+    (cropped,) = crop([np.ones((4, 4), np.uint8)], keep=0.25)
+    assert cropped.dtype == np.int32
+    assert sorted(np.unique(cropped).tolist()) == [-1, 1]

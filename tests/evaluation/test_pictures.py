@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from nuxel.evaluation.pictures import Drawing, draw, outline_path, worst_window
+from nuxel.evaluation.pictures import LONGEST_SIDE, Drawing, draw, outline_path, worst_window
 
 Draw = Callable[..., np.ndarray]
 SMALL = arrays.arrays(
@@ -52,6 +52,14 @@ def test_straight_borders_are_one_line() -> None:
 
 
 class TestDraw:
+    def test_what_nobody_annotated_is_no_error_to_show(self) -> None:
+        truth = np.full((40, 3 * LONGEST_SIDE), -1, np.int32)
+        truth[:, :30] = 0
+        truth[5:10, 5:10] = 1  # missed
+        predicted = np.zeros_like(truth)
+        predicted[:, -500:] = 1
+        assert draw(Drawing(truth, predicted))[1][1].start == 0
+
     def test_each_match_has_its_iou(self, squares: Draw) -> None:
         drawing = Drawing(squares(1, 2, 3, 4), squares(1, 2, 3, 8, shift={2: 1, 3: 9}))
         svg, window = draw(drawing)

@@ -157,6 +157,16 @@ def test_images_beside_the_truth_in_the_same_sub_folder(
     assert "data:image/jpeg" in (tmp_path / "r.html").read_text()
 
 
+def test_images_are_found_below_a_folder_that_is_called_masks(
+    tmp_path: Path, squares: Draw, save: Save
+) -> None:
+    labels = squares(1).astype(np.uint16)
+    save("masks/study/images/A.png", np.full((40, 60), 9, np.uint8))
+    truth, predicted = save("masks/study/truth/A.png", labels), save("out/A.png", labels)
+    write_report(tmp_path / "r.html", evaluate(predicted.parent, truth.parent))
+    assert "data:image/jpeg" in (tmp_path / "r.html").read_text()
+
+
 def test_names_that_are_no_text_and_dollar_signs(tmp_path: Path, squares: Draw) -> None:
     (tmp_path / "t").mkdir()
     (tmp_path / "p").mkdir()

@@ -166,3 +166,8 @@ def test_what_is_encoded_paints_the_same_again(labels):
     for runs in encoded.nuclei:
         assert (runs >= 1).all()
         assert (runs[1:, 0] > runs[:-1].sum(1)).all()  # in order, and never two where one would do
+
+
+def test_the_shape_may_stand_in_one_row_of_an_image_only(tmp_path):
+    (tmp_path / "a.csv").write_text("ImageId,EncodedPixels,Height,Width\na,1 1,2,3\na,3 1,,\n")
+    assert read_run_lengths(tmp_path / "a.csv")["a"].shape == (2, 3)

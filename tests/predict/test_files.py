@@ -447,6 +447,20 @@ class TestFilesOfAnotherHand:
             segment_files([path], job)
         assert (job.out / name).read_text() == text
 
+    def test_what_cannot_be_looked_at(
+        self, save_discs: Save, job: Job, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path, opened = save_discs("a.png"), Path.open
+
+        def refuse(self: Path, *args: object, **kwargs: object) -> object:
+            if self.name == "a_overlay.png":
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+            return opened(self, *args, **kwargs)
+
+        monkeypatch.setattr(Path, "open", refuse)  # root may read everything, so the system will not refuse
+        with pytest.raises(UsageError, match=r"a_overlay\.png: exists already"):
+            segment_files([path], job)
+
     def test_a_table_that_a_person_replaced(self, save_discs: Save, job: Job) -> None:
         path = save_discs("a.png")
         assert statuses(segment_files([path], job)) == ["done"]

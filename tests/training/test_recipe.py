@@ -99,6 +99,10 @@ WRONG = [
     ({**MINIMAL, "seed": True}, "seed must be a whole number"),
     ({**MINIMAL, "seed": 2**32}, "seed must be a whole number"),
     ({**MINIMAL, "network": {"heads": ["nucleus"]}}, "needs the map shrunk, which the network does not have"),
+    (
+        {"system": "attention_mask_rcnn", "loss": {"mask": -1.0}},
+        "mask is a weight and must not be negative, got -1",
+    ),
     ({**MINIMAL, "loss": {"nucleus": -1.0}}, "nucleus is a weight and must not be negative, got -1.0"),
     ({**MINIMAL, "loss": {"offset": float("nan")}}, "offset is a weight and must not be negative, got nan"),
     ({**MINIMAL, "schedule": {"epochs": 0}}, r"\[schedule\]: epochs must be at least 1, got 0"),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def add_reading(parser: argparse.ArgumentParser) -> None:
     """What to read of each file: see :func:`reading_of`."""
     parser.add_argument("--channel", metavar="NAME|N", help="channel that shows the nuclei")
-    parser.add_argument("--z", type=_z, metavar="N|max", help="plane of a z-stack, or its maximum projection")
+    parser.add_argument("--z", metavar="N|max", help="plane of a z-stack, or its maximum projection")
     parser.add_argument("--t", type=int, metavar="N", help="time point")
     parser.add_argument(
         "--pixel-size", type=float, metavar="UM", help="micrometres per pixel, in place of what the file says"
@@ -26,9 +26,11 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
 
 
 def reading_of(options: argparse.Namespace) -> Reading:
+    from nuxel.image.choose import read_z
     from nuxel.image.read import Reading
 
-    return Reading(options.channel, options.z, options.t, options.pixel_size)
+    z = None if options.z is None else read_z(options.z)
+    return Reading(options.channel, z, options.t, options.pixel_size)
 
 
 def add_finding(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +62,6 @@ def finding_of(options: argparse.Namespace, **more: Any) -> Options:
 @contextlib.contextmanager
 def tidy_end() -> Iterator[None]:
     """A process that is told to end (SIGTERM) in this block does so as by an exception: nothing half-written stays."""
-
     if threading.current_thread() is not threading.main_thread():  # which alone may say what signals do
         yield
         return
@@ -73,9 +74,3 @@ def tidy_end() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
-
-
-def _z(text: str) -> str | int:
-    if text == "max" or text.isdecimal():
-        return "max" if text == "max" else int(text)
-    raise argparse.ArgumentTypeError(f"expected a plane's number or max, got {text}")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nuxel.data.index import read_index_rows
 from nuxel.data.outlines import OUTLINE_SUFFIXES, read_outlines
 from nuxel.data.thin import UNKNOWN
 from nuxel.errors import NuxelError
+from nuxel.image.choose import read_z
 from nuxel.image.find import find_images
 from nuxel.image.formats import is_image_name, stem
 from nuxel.image.normalise import normalise
@@ -89,7 +89,7 @@ def find_annotated(source: Source) -> list[Annotated]:
     if not folder.is_dir():
         raise NuxelError(f"{folder}: no such folder of annotated images")
     rows = _index_rows(folder, source)
-    reading = Reading(source.channel, _z(source), source.t)
+    reading = Reading(source.channel, None if source.z is None else read_z(source.z), source.t)
     found = []
     for item in find_images([folder]):
         name, place = stem(item.path), place_of(item.path, folder)
@@ -118,14 +118,6 @@ def find_all(sources: Iterable[Source]) -> list[Annotated]:
     return [item for source in sources for item in find_annotated(source)]
 
 
-def _z(source: Source) -> int | Literal["max"] | None:
-    if source.z is None or source.z == "max":
-        return source.z  # type: ignore[return-value]
-    if source.z.isdecimal():
-        return int(source.z)
-    raise NuxelError(f"{source.folder}: z must be a plane's number or max, as text, got {source.z!r}")
-
-
 def _index_rows(folder: Path, source: Source) -> dict[str, dict[str, str]] | None:
     """The rows of the index by image; None without an index."""
     if source.index is None:
@@ -135,23 +127,9 @@ def _index_rows(folder: Path, source: Source) -> dict[str, dict[str, str]] | Non
     path = folder / source.index
     if not path.is_file():
         raise NuxelError(f"{path}: no such index")
-    try:
-        # spreadsheets put a byte order mark in front of the first column's name
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file, restval="")
-            columns = set(table.fieldnames or ())
-            listed = list(table)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise NuxelError(f"{path}: not a readable CSV ({error})") from error
-    unknown = sorted({"id", *source.where, *source.group} - columns)
-    if unknown:
-        raise NuxelError(
-            f"{path}: no column {', '.join(unknown)}; it has {', '.join(sorted(columns)) or 'none'}"
-        )
-    rows: dict[str, dict[str, str]] = {}
-    for row in listed:
-        if rows.setdefault(row["id"], row) != row:
-            raise NuxelError(f"{path}: two rows say different things of {row['id']}; leave one")
+    columns, rows = read_index_rows(path, ["id"])
+    if unknown := sorted({*source.where, *source.group} - set(columns)):
+        raise NuxelError(f"{path}: no column {', '.join(unknown)}; it has {', '.join(sorted(columns))}")
     return rows
 
 

@@ -144,10 +144,9 @@ def evaluate(
     if rows is None and (chosen.where or chosen.group):
         raise UsageError("where and group speak of columns of an index: give one with --index CSV")
     found, true = _sources(predicted, "prediction"), _sources(truth, "truth")
-    lone = not any(
+    lone = len(found) == len(true) == 1 and not any(
         isinstance(given, (str, os.PathLike)) and Path(given).is_dir() for given in (predicted, truth)
     )
-    lone = lone and len(found) == len(true) == 1
     if rows and chosen.where:
         partner = match_names(found, true, lone=lone)
         true = {name: true[name] for name in rows.select(true, chosen.where)}

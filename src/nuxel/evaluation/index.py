@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nuxel.data.index import read_index_rows
 from nuxel.errors import NuxelError, UsageError
-from nuxel.labels.run_length import bare_name
 
 _ID_COLUMNS = ("id", "ImageId")
 _MOST_GROUPS = 20
@@ -101,24 +100,10 @@ def read_index(path: str | os.PathLike[str]) -> Index:
         If it cannot be read, has no such column, or says different things of one image.
     """
     path = Path(path)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restval="")
-            columns = list(reader.fieldnames or [])
-            lines = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or "it is no text table"
-        raise NuxelError(f"{path}: cannot be read as an index ({reason}).") from error
-    key = next((name for name in _ID_COLUMNS if name in columns), None)
-    if key is None:
-        raise NuxelError(f"{path}: has no column id or ImageId; it needs one with the images' names.")
+    columns, rows = read_index_rows(path, _ID_COLUMNS)
+    key = next(name for name in _ID_COLUMNS if name in columns)
     others = tuple(name for name in columns if name != key)
-    rows: dict[str, dict[str, str]] = {}
-    for line in lines:
-        image, row = bare_name(line[key]), {name: line[name] for name in others}
-        if rows.setdefault(image, row) != row:
-            raise NuxelError(f"{path}: two rows say different things of {image}; leave one.")
-    return Index(path, others, rows)
+    return Index(path, others, {image: {name: row[name] for name in others} for image, row in rows.items()})
 
 
 def _tells_apart(values: Sequence[str]) -> bool:

@@ -81,6 +81,21 @@ def choose_planes(
     return Choice(tuple(itertools.product(*ranges)), sample, _kept_names(layout, letters, ranges, sample))
 
 
+def read_z(text: str) -> int | Literal["max"]:
+    """A z plane that is given as text: its number, or ``max``.
+
+    Raises
+    ------
+    UsageError
+        If it is neither.
+    """
+    if text == "max":
+        return "max"
+    if text.isdecimal():
+        return int(text)
+    raise UsageError(f"z must be a plane's number or max, got {text!r}")
+
+
 def described(layout: Layout) -> str:
     """What a layout holds, for a sentence.
 
