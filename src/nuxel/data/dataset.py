@@ -17,6 +17,7 @@ from nuxel.errors import NuxelError
 from nuxel.image.choose import read_z
 from nuxel.image.find import find_images
 from nuxel.image.formats import is_image_name, stem
+from nuxel.image.layout import IMAGES, LABELS, MASKS, file_with, folder_in, is_named
 from nuxel.image.normalise import normalise
 from nuxel.image.read import Reading, read_image
 from nuxel.labels.read import read_labels
@@ -134,26 +135,26 @@ def _index_rows(folder: Path, source: Source) -> dict[str, dict[str, str]] | Non
 
 
 def _labels_of(image: Path) -> Path:
-    images = next((parent for parent in image.parents if parent.name == "images"), None)
-    beside = [image.with_name(stem(image) + end) for end in (*OUTLINE_SUFFIXES, OUTLINES_END)]
-    outlines = next((path for path in beside if path.is_file()), None)
+    name = stem(image)
+    images = next((parent for parent in image.parents if is_named(parent.name, IMAGES)), None)
+    outlines = file_with(image.parent, name, (*OUTLINE_SUFFIXES, OUTLINES_END))
     if images is None:
         if outlines is not None:
             return outlines
-        raise NuxelError(f"{image}: no labels; put it in a folder `images` beside a folder `labels`")
-    below = image.relative_to(images).parent / stem(image)
-    for folder in ("labels", "masks"):
-        for end in _LABEL_ENDS:
-            path = images.parent / folder / below.with_name(below.name + end)
-            if path.is_file():
-                return path
-    masks = images.parent / "masks"
-    if masks.is_dir() and sum(is_image_name(path) for path in image.parent.iterdir()) == 1:
+        raise NuxelError(f"{image}: no labels; put it in a folder `{IMAGES}` beside a folder `{LABELS}`")
+    below = image.parent.relative_to(images)
+    masks = folder_in(images.parent, MASKS)
+    for folder in (folder_in(images.parent, LABELS), masks):
+        if folder is not None and (path := file_with(folder / below, name, _LABEL_ENDS)) is not None:
+            return path
+    if masks is not None and sum(is_image_name(path) for path in image.parent.iterdir()) == 1:
         return masks
     if outlines is not None:
         return outlines
-    wanted = images.parent / "labels" / f"{below}{{{','.join(_LABEL_SUFFIXES)}}}"
-    raise NuxelError(f"{image}: no labels; expected {wanted}, or for an image alone in its folder {masks}")
+    wanted = images.parent / LABELS / below / f"{name}{{{','.join(_LABEL_SUFFIXES)}}}"
+    raise NuxelError(
+        f"{image}: no labels; expected {wanted}, or for an image alone in its folder {images.parent / MASKS}"
+    )
 
 
 def read_annotated(item: Annotated) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
@@ -168,7 +169,7 @@ def read_annotated(item: Annotated) -> tuple[NDArray[np.uint8], NDArray[np.int32
     shape = (pixels.shape[0], pixels.shape[1])
     if item.labels.is_dir():
         labels = read_masks(item.labels)
-    elif item.labels.suffix in OUTLINE_SUFFIXES:
+    elif item.labels.suffix.lower() in OUTLINE_SUFFIXES:
         labels = relabel(read_outlines(item.labels, shape))
     else:
         labels = relabel(read_labels(item.labels))
@@ -193,7 +194,7 @@ def read_masks(folder: Path) -> NDArray[np.int32]:
         image.
     """
     labels: NDArray[np.int32] | None = None
-    files = sorted(path for path in folder.glob("*.png") if not path.name.startswith("."))
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".png" and not path.name.startswith("."))
     for number, item in enumerate(files, 1):
         pixels = read_image(item).pixels.max(axis=2)
         values = np.unique(pixels[pixels > 0])

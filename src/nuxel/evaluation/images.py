@@ -13,6 +13,7 @@ from nuxel.evaluation.evaluate import Evaluation
 from nuxel.evaluation.label_sets import LabelArray, LabelFile, MaskFolder, OutlineFile, image_name
 from nuxel.evaluation.pairs import match_names
 from nuxel.image.find import find_images
+from nuxel.image.layout import IMAGES, LABELS, MASKS, folder_in, is_named
 from nuxel.image.normalise import normalise
 from nuxel.image.read import read_image
 
@@ -48,11 +49,13 @@ def _beside_truth(evaluation: Evaluation) -> Iterator[tuple[str, Path]]:
         if not isinstance(pair.truth, LabelFile | MaskFolder | OutlineFile):
             continue
         above = pair.truth.path.parent
-        named = (one for one in (above, *above.parents) if one.name in ("labels", "masks"))
-        labels = next((one for one in named if (one.parent / "images").is_dir()), above)
+        named = (one for one in (above, *above.parents) if is_named(one.name, LABELS, MASKS))
+        labels = next((one for one in named if folder_in(one.parent, IMAGES) is not None), above)
         if isinstance(pair.truth, MaskFolder):
             labels = above = pair.truth.path
-        folder = labels.parent / "images"
+        folder = folder_in(labels.parent, IMAGES)
+        if folder is None:
+            continue
         if folder not in listed:
             listed[folder] = _images_in(folder)
         name = (above.relative_to(labels) / pair.image.rpartition("/")[2]).as_posix()

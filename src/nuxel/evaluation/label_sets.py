@@ -15,13 +15,13 @@ from nuxel.data.dataset import read_masks
 from nuxel.data.outlines import OUTLINE_SUFFIXES, read_outlines
 from nuxel.errors import NuxelError, UsageError
 from nuxel.image.formats import stem
+from nuxel.image.layout import IMAGES, LABELS, MASKS, folder_in, is_named
 from nuxel.labels.read import LABEL_SUFFIXES, read_labels
 from nuxel.labels.relabel import relabel
 from nuxel.labels.run_length import RunLengths, Shape, read_run_lengths
 from nuxel.names import LABELS_END, OUTLINES_END, OVERLAY_END
 
 PRODUCT_END = PurePath(LABELS_END).stem
-_IMAGES, _LABELS, _MASKS = "images", "labels", "masks"
 
 
 class LabelSource(Protocol):
@@ -175,7 +175,7 @@ def find_labels(given: str | os.PathLike[str]) -> dict[str, LabelSource]:
     if not found:
         raise UsageError(
             f"{path}: no label image in this folder or below it "
-            f"(looked for {', '.join((*LABEL_SUFFIXES, *OUTLINE_SUFFIXES))} files and folders {_MASKS})"
+            f"(looked for {', '.join((*LABEL_SUFFIXES, *OUTLINE_SUFFIXES))} files and folders {MASKS})"
         )
     return found
 
@@ -187,12 +187,13 @@ def _in_folder(folder: Path) -> Sequence[LabelFile | MaskFolder | OutlineFile]:
     files: list[LabelFile] = []
     outlines: list[OutlineFile] = []
     for here, folders, names in _walk(folder):
-        if _MASKS in folders and not _holds_label_images(here):
-            masks.append(MaskFolder(here / _MASKS))
+        images_here, masks_here = folder_in(here, IMAGES), folder_in(here, MASKS)
+        if masks_here is not None and not _are_label_images(masks_here, images_here):
+            masks.append(MaskFolder(masks_here))
             folders.clear()
             continue
-        if _IMAGES in folders and {_LABELS, _MASKS} & set(folders):
-            folders.remove(_IMAGES)
+        if images_here is not None and any(is_named(name, LABELS, MASKS) for name in folders):
+            folders.remove(images_here.name)
         labels = [LabelFile(here / name) for name in names if _may_be_labels(name)]
         files += labels
         drawn = [
@@ -225,16 +226,14 @@ def _beside_outlines(name: str) -> str:
 def _is_annotation(folder: Path, root: Path) -> bool:
     """Whether it is, or lies in, a folder ``labels`` or ``masks`` beside a folder ``images``, both below the root."""
     below = [folder, *folder.parents][: len(folder.relative_to(root).parts)]
-    return any(part.name in (_LABELS, _MASKS) and (part.parent / _IMAGES).is_dir() for part in below)
+    return any(is_named(part.name, LABELS, MASKS) and folder_in(part.parent, IMAGES) is not None for part in below)
 
 
-def _holds_label_images(folder: Path) -> bool:
-    """Whether the folder's ``masks`` are label images named like its ``images``, and not one nucleus each."""
-    images, masks = (
-        {stem(path) for path in (folder / name).iterdir()} if (folder / name).is_dir() else set()
-        for name in (_IMAGES, _MASKS)
-    )
-    return bool(images & masks)
+def _are_label_images(masks: Path, images: Path | None) -> bool:
+    """Whether they are named like the images, so that each is a label image and not one nucleus."""
+    if images is None:
+        return False
+    return not {stem(path) for path in images.iterdir()}.isdisjoint(stem(path) for path in masks.iterdir())
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
@@ -272,6 +271,6 @@ def image_name(relative: PurePath) -> str:
     ['plate/A1', 'x', '3f2a']
     """
     *folders, name = relative.parts
-    if len(folders) > 1 and folders[-1] == _IMAGES and folders[-2] == name:
+    if len(folders) > 1 and is_named(folders[-1], IMAGES) and folders[-2] == name:
         folders = folders[:-2]
-    return PurePath(*[part for part in folders if part not in (_IMAGES, _LABELS, _MASKS)], name).as_posix()
+    return PurePath(*[part for part in folders if not is_named(part, IMAGES, LABELS, MASKS)], name).as_posix()

@@ -12,10 +12,9 @@ from pathlib import Path, PurePath
 
 from nuxel.errors import UsageError
 from nuxel.image.formats import READABLE, is_image_folder, is_image_name, stem
+from nuxel.image.layout import IMAGES, LABELS, MASKS, folder_in, is_named
 from nuxel.names import FOLDER_FILES, IMAGE_ENDS
 
-_IMAGE_FOLDER = "images"
-_ANSWER_FOLDERS = ("masks", "labels")
 _SKIPPED = ("__macosx",)
 
 
@@ -43,7 +42,7 @@ def find_images(inputs: Sequence[str | os.PathLike[str]]) -> list[FoundImage]:
     extensions of images (any case), those included that nuxel has no reader for yet, so that they fail by
     name and not in silence. A pattern (``*``, ``?``, ``[..]``, ``**``) picks from what such a search would
     find. Not found in folders: hidden files and folders, what nuxel itself writes, and a folder ``masks`` or
-    ``labels`` beside a folder ``images``, as in the layout of the Data Science Bowl.
+    ``labels`` beside a folder ``images`` (any case), as in the layout of the Data Science Bowl.
 
     Raises
     ------
@@ -164,14 +163,10 @@ def _is_candidate(path: Path) -> bool:
     name = path.name.casefold()
     if name.startswith(".") or name in _SKIPPED or _is_own(path):
         return False
-    return name not in _ANSWER_FOLDERS or not _is_beside_images(path)
+    return not is_named(name, LABELS, MASKS) or folder_in(path.parent, IMAGES) is None
 
 
 def _is_own(path: Path) -> bool:
     """Whether it has the name of what nuxel itself writes."""
     name = path.name.casefold()
     return name.endswith(IMAGE_ENDS) or name in FOLDER_FILES
-
-
-def _is_beside_images(folder: Path) -> bool:
-    return any(other.name.casefold() == _IMAGE_FOLDER and other.is_dir() for other in folder.parent.iterdir())
