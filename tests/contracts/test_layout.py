@@ -48,7 +48,7 @@ def test_masks_of_one_nucleus_each(tmp_path: Path, images: str, masks: str, end:
     image = f"x/{images}/x{end}"
     write(tmp_path / image, np.zeros((12, 10), np.uint8))
     for label in (1, 2):
-        write(tmp_path / "x" / masks / f"{'ab'[label - 1]}{end}", (LABELS == label).astype(np.uint8) * 255)
+        write(tmp_path / "x" / masks / f"{'ab'[label - 1]}{end}", (label == LABELS).astype(np.uint8) * 255)
     everywhere_the_same(tmp_path, image)
 
 

@@ -95,22 +95,6 @@ class TestTurned:
         expected[[0, 0, -1, -1], [0, -1, 0, -1]] = 1 / 4
         assert np.allclose(maps, expected)
 
-    def test_offsets_turn_with_the_view(self, toy_card: ModelCard) -> None:
-        """A network that points at the brightest pixel does so from every view, and so does the mean."""
-        card = dataclasses.replace(toy_card, maps=("nucleus", "offset_y", "offset_x"))
-
-        class Pointing(Fixed):
-            def __call__(self, window: NDArray[np.uint8], inner: Box | None = None) -> NDArray[np.float32]:
-                bright = window[..., 0]
-                y, x = np.unravel_index(bright.argmax(), bright.shape)
-                rows, columns = np.indices(bright.shape)
-                return crop(np.stack([bright, y - rows, x - columns]).astype(np.float32), inner)
-
-        window = np.zeros((6, 9, 3), np.uint8)
-        window[1, 7] = 200
-        network = Pointing(card)
-        assert np.allclose(Turned(network)(window), network(window))
-
 
 class TestEnsemble:
     def test_is_the_mean(self, toy_card: ModelCard) -> None:
@@ -129,7 +113,7 @@ class TestEnsemble:
 
     def test_the_card_suits_all(self, toy_card: ModelCard) -> None:
         other = dataclasses.replace(
-            toy_card, stride=24, reach=50, maps=("log_diameter", *toy_card.maps[:3], "offset_y")
+            toy_card, stride=24, reach=50, maps=("log_diameter", *toy_card.maps[:3], "more")
         )
         card = Ensemble([Fixed(toy_card), Fixed(other)]).card
         assert (card.stride, card.reach, card.maps) == (48, 50, toy_card.maps)

@@ -23,7 +23,7 @@ _VERBS = {
     "doctor": "check the installation",
 }
 
-DONE, SOME_FAILED, WRONG_USAGE = 0, 1, 2
+SOME_FAILED, WRONG_USAGE = 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -61,11 +61,10 @@ def error_classes(
 
     The first that holds, of:
 
-    - *correct*: it is matched; - *merged*: a prediction covers more than half of each of two or more true
-    nuclei. Said of that prediction, and of
-      the true nuclei that it covers;
-    - *split*: two or more predictions have more than half of themselves in one true nucleus. Said of that
-    nucleus,
+    - *correct*: it is matched;
+    - *merged*: a prediction covers more than half of each of two or more true nuclei. Said of that prediction, and
+      of the true nuclei that it covers;
+    - *split*: two or more predictions have more than half of themselves in one true nucleus. Said of that nucleus,
       and of those predictions;
     - *poorly outlined*: it overlaps with something, at too low an IoU;
     - *missed* (truth) or *spurious* (prediction): nothing overlaps with it.

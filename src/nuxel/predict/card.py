@@ -38,7 +38,7 @@ class ModelCard:
     diameters
         Nuclei between these diameters, in pixels, are found best: others are scaled into the range.
     input
-        How the image is prepared: always ``"uint8 RGB of the whole image's percentiles, divided by 255"`` so far.
+        How the image is prepared, for people; there is one way so far (:func:`nuxel.image.normalise.normalise`).
     scores
         Measured figures, each under the name of its rule and data.
     stages

@@ -17,9 +17,9 @@ from nuxel.tiling.grid import Box, Tile, plan_windows
 
 Attend = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
-_OVERLAP = 4
-"""Neighbouring windows share at least a quarter of their side."""
-_MARGIN = 32
+_OVERLAP = 1 / 4
+"""Neighbouring windows share at least this part of their side."""
+_MARGIN = 1 / 32
 """Two windows may place a nucleus on the seam a little differently: both own what is this part of a side beyond it."""
 
 
@@ -36,7 +36,7 @@ class Found:
 def windows(shape: tuple[int, int], card: ModelCard) -> list[Tile]:
     """The windows in which a network that detects sees an image of this shape."""
     side = fixed_window(card)
-    return list(plan_windows(shape, side, side // _OVERLAP))
+    return list(plan_windows(shape, side, int(side * _OVERLAP)))
 
 
 def fixed_window(card: ModelCard) -> int:
@@ -61,7 +61,7 @@ def find(view: ScaledImage, network: Detector) -> Found:
     """
     parts = []
     full = 0
-    margin = fixed_window(network.card) / _MARGIN
+    margin = fixed_window(network.card) * _MARGIN
     for tile in windows(view.shape, network.card):
         found = network.detect(view.window(tile.window))
         full += network.card.most is not None and len(found) >= network.card.most

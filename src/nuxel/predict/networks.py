@@ -88,10 +88,7 @@ class Remembering:
 
 
 class Turned:
-    """The mean of a network's answers to the eight turned and mirrored views of a window (test-time augmentation).
-
-    Offsets to a nucleus' centre turn with the view.
-    """
+    """The mean of a network's answers to the eight turned and mirrored views of a window (test-time augmentation)."""
 
     def __init__(self, network: Network) -> None:
         self.card = network.card
@@ -121,15 +118,7 @@ class Turned:
         maps = self._network(np.ascontiguousarray(view))
         if swapped:
             maps = maps.swapaxes(1, 2)
-        maps = np.array(maps[:, ::rows, ::columns])
-        names = self.card.maps
-        if "offset_y" in names:
-            down, right = names.index("offset_y"), names.index("offset_x")
-            if swapped:
-                maps[[down, right]] = maps[[right, down]]
-            maps[down] *= rows
-            maps[right] *= columns
-        return maps
+        return np.array(maps[:, ::rows, ::columns])
 
 
 class Ensemble:

@@ -57,13 +57,14 @@ class Products:
     def refuse_others(self) -> None:
         """Raise UsageError if one of the files is of a person, another program or ``nuxel propagate``.
 
-        A label image that is cut short is that of a run which was.
+        A truncated label image counts as ours: an interrupted run left it.
         """
         for path in self:
             if path != self.labels:
                 refuse_others(path)
         record = _description(self.labels)
-        if _FINGERPRINT not in record if record is not None else not _is_cut_short(self.labels):
+        ours = _is_cut_short(self.labels) if record is None else _FINGERPRINT in record
+        if not ours:
             raise UsageError(replaces_others(self.labels))
 
 

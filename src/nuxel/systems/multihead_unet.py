@@ -1,8 +1,9 @@
 """The multi-head U-Net family, of which the default system is a member: encoder, decoder, heads and losses to choose.
 
 Source: "Nuclei detection based on Fully Convolutional Networks" (multi-head U-Net paper), sections 5.2 to 5.5.
-Beyond the paper: where the pixel's nucleus has its centre, by which pixels vote for nuclei, and the logarithm of
-the nucleus' diameter, from which prediction chooses its scale; and the decoder that adds instead of concatenating.
+Beyond the paper: where the pixel's nucleus has its centre, which is learned beside the masks and not exported; the
+logarithm of the nucleus' diameter, from which prediction chooses its scale; and the decoder that adds instead of
+concatenating.
 No operation of the default looks further than its receptive field, so its answer cannot depend on how an image
 is tiled.
 """

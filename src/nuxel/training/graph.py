@@ -117,7 +117,7 @@ def name_sizes(model: onnx.ModelProto, stride: int) -> onnx.ModelProto:
     return model
 
 
-def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+def halve_weights(model: onnx.ModelProto) -> None:
     """Store large weights as 16-bit floats, which a runtime makes 32 bits wide again when it opens the file.
 
     Half the size; what is computed is as wide as before. Weights too large for 16 bits stay as they are. The graph is
@@ -138,7 +138,6 @@ def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     del graph.node[:]
     graph.node.extend(nodes)
     onnx.checker.check_model(model)
-    return model
 
 
 def _values(model: onnx.ModelProto, names: list[str], feeds: dict[str, NDArray[Any]]) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -18,7 +17,7 @@ from nuxel.training.recipe import Recipe
 INPUT = "uint8 RGB stretched over the whole image's percentiles, divided by 255, (1, 3, H, W)"
 
 
-def make_card(recipe: Recipe, network: Any, scores: Mapping[str, float] | None = None) -> ModelCard:
+def make_card(recipe: Recipe, network: Any) -> ModelCard:
     """Everything that predicting with ``network`` needs to know.
 
     Whether the network is local or global is found from the network itself. The answer of a global one, such as
@@ -48,7 +47,6 @@ def make_card(recipe: Recipe, network: Any, scores: Mapping[str, float] | None =
         training_data=about.training_data,
         licence=about.licence,
         nuxel_version=__version__,
-        scores=dict(scores or {}),
     )
 
 

@@ -41,7 +41,7 @@ def find_stages(model: onnx.ModelProto) -> tuple[Stage, ...]:
 
     Returns
     -------
-    None for a graph that is not of this form.
+    The stages in the order in which they run; none for a graph that is not of this form.
     """
     try:
         return tuple(_stages(model))
