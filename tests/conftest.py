@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -114,3 +115,21 @@ def save_discs(tmp_path: Path, draw_discs: Callable[..., Discs]) -> Callable[...
         return path
 
     return save
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[..., Path]:
+    """Save labels (or any array) below ``tmp_path``, in the format that the name says."""
+
+    def write(name: str, array: NDArray[np.generic]) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".npy":
+            np.save(path, array)
+        elif path.suffix == ".tif":
+            tifffile.imwrite(path, array)
+        else:
+            Image.fromarray(array if array.dtype == np.uint8 else array.astype(np.uint16)).save(path)
+        return path
+
+    return write

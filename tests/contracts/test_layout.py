@@ -8,9 +8,9 @@ import tifffile
 from PIL import Image
 
 from nuxel.data.dataset import Source, find_annotated, read_annotated
+from nuxel.data.label_sets import find_labels
 from nuxel.evaluation.evaluate import evaluate
 from nuxel.evaluation.images import find_displays
-from nuxel.evaluation.label_sets import find_labels
 from nuxel.image.find import find_images
 
 LABELS = np.zeros((12, 10), np.uint16)

@@ -1,18 +1,14 @@
-"""Small label images whose scores are known, and folders of them."""
+"""Small label images whose scores are known."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 from numpy.typing import NDArray
-from PIL import Image
 
 Labels = NDArray[np.int32]
-Save = Callable[..., Path]
 
 
 @pytest.fixture
@@ -28,21 +24,3 @@ def squares() -> Callable[..., Labels]:
         return labels
 
     return draw
-
-
-@pytest.fixture
-def save(tmp_path: Path) -> Save:
-    """Save labels (or any array) below ``tmp_path``, in the format that the name says."""
-
-    def write(name: str, array: NDArray[np.generic]) -> Path:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".npy":
-            np.save(path, array)
-        elif path.suffix == ".tif":
-            tifffile.imwrite(path, array)
-        else:
-            Image.fromarray(array if array.dtype == np.uint8 else array.astype(np.uint16)).save(path)
-        return path
-
-    return write

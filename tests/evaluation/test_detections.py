@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nuxel.data.label_sets import LabelArray, LabelFile, Nothing
 from nuxel.errors import NuxelError
 from nuxel.evaluation.detections import box_scores, nucleus_scores
 from nuxel.evaluation.evaluate import evaluate
-from nuxel.evaluation.label_sets import LabelArray, LabelFile, Nothing
 from nuxel.evaluation.pairs import Pair
 
 Draw = Callable[..., np.ndarray]

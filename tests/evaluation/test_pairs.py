@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import tifffile
 
+from nuxel.data.label_sets import LabelArray, LabelFile, Nothing, RunLengthRows
 from nuxel.errors import NuxelError, UsageError
 from nuxel.evaluation import pairs as room
-from nuxel.evaluation.label_sets import LabelArray, LabelFile, Nothing, RunLengthRows
-from nuxel.evaluation.pairs import Pair, match_names, pair_labels
+from nuxel.evaluation.pairs import Pair, pair_labels
 from nuxel.labels.run_length import RunLengths
 from nuxel.metrics.overlap import overlap_table
 
@@ -25,27 +25,6 @@ def sources(*names: str, of: str = "truth") -> dict[str, LabelArray]:
 
 def predictions(*names: str) -> dict[str, LabelArray]:
     return sources(*names, of="prediction")
-
-
-class TestNames:
-    def test_whole_names_come_first(self) -> None:
-        assert match_names(["x", "a/x"], ["x", "b/x"]) == {"x": "x"}
-        assert match_names(["a/x", "b/x"], ["b/x", "a/x"]) == {"a/x": "a/x", "b/x": "b/x"}
-
-    def test_the_end_of_a_name_either_way(self) -> None:
-        assert match_names(["out/p/x", "y"], ["p/x", "q/y"]) == {"out/p/x": "p/x", "y": "q/y"}
-
-    def test_a_name_that_could_go_with_two_goes_with_none(self) -> None:
-        assert match_names(["a/x", "b/x", "y"], ["x", "y"]) == {"y": "y"}
-        assert match_names(["x", "y"], ["a/x", "b/x", "y"]) == {"y": "y"}
-
-    def test_equal_ends_of_different_folders_are_different_images(self) -> None:
-        assert match_names(["plate1/A1", "plate1/A2"], ["plate2/A1", "plate2/A2"]) == {}
-        assert match_names(["xy", "z"], ["y", "z"]) == {"z": "z"}
-
-    def test_one_on_each_side_needs_no_name(self) -> None:
-        assert match_names(["prediction"], ["truth"]) == {"prediction": "truth"}
-        assert match_names(["prediction"], []) == {}
 
 
 class TestPairing:

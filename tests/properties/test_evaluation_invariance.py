@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from nuxel.data.image_names import match_names
 from nuxel.evaluation.compare import compare
 from nuxel.evaluation.evaluate import Evaluation, evaluate
-from nuxel.evaluation.pairs import match_names
 from nuxel.evaluation.scores import score_image
 from nuxel.evaluation.summary import summarise
 

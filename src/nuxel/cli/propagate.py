@@ -12,7 +12,6 @@ from nuxel.errors import UsageError
 
 if TYPE_CHECKING:
     from nuxel.predict.networks import Detector, Network
-    from nuxel.predict.propagate_files import Task
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,10 +43,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from nuxel.annotate.files import Propagation, propagate_files
+    from nuxel.annotate.tasks import find_tasks
     from nuxel.cli.progress import progress_bar
-    from nuxel.predict.propagate_files import Propagation, propagate_files
 
-    tasks = _tasks(options)
+    given, out = options.annotations.resolve(), options.out.resolve()
+    if given in (out, *out.parents):
+        raise UsageError(
+            f"{options.out}: lies in the folder of the annotations, and would be taken for some next time; "
+            "choose another"
+        )
+    tasks, left = find_tasks(options.images, options.annotations, options.truth)
+    if left:
+        print(f"nuxel propagate: {left} annotations belong to none of the images", file=sys.stderr)
     how = Propagation(
         _network(options.model),
         options.out,
@@ -67,44 +75,6 @@ def run(options: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return 1 if failed else 0
-
-
-def _tasks(options: argparse.Namespace) -> list[Task]:
-    """Each image with what is annotated of it, and with its truth."""
-    from nuxel.evaluation.label_sets import find_labels, image_name
-    from nuxel.evaluation.pairs import match_names
-    from nuxel.image.find import find_images, refuse_collisions
-    from nuxel.predict.propagate_files import Task
-
-    given, out = options.annotations, options.out
-    if given.resolve() in (out.resolve(), *out.resolve().parents):
-        raise UsageError(
-            f"{out}: lies in the folder of the annotations, and would be taken for some next time; choose another"
-        )
-    found = find_images(options.images)
-    refuse_collisions(found)
-    images = {image_name(item.relative): item for item in found}
-    if len(images) < len(found):
-        raise UsageError("two of the images have the same name but for folders 'images'; run them separately")
-    annotations = find_labels(given)
-    own = match_names(images, annotations, lone=given.is_file())
-    if not own:
-        raise UsageError(f"{given}: no label image there has the name of an image; name them alike")
-    truth = find_labels(options.truth) if options.truth else {}
-    true = match_names(images, truth, lone=bool(options.truth) and options.truth.is_file())
-    if truth and not true:
-        raise UsageError(f"{options.truth}: no label image there has the name of an image; name them alike")
-    left = len(annotations) - len(own)
-    if left:
-        print(f"nuxel propagate: {left} annotations belong to none of the images", file=sys.stderr)
-    return [
-        Task(
-            item,
-            annotations[own[name]] if name in own else None,
-            truth[true[name]] if name in true else None,
-        )
-        for name, item in images.items()
-    ]
 
 
 def _network(name: str) -> Network | Detector:

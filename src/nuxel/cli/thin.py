@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _files(given: Path) -> list[Path]:
     """The label images that are meant, in the order of their names, which does not depend on the file system."""
-    from nuxel.evaluation.label_sets import LabelFile, find_labels
+    from nuxel.data.label_sets import LabelFile, find_labels
 
     sources = [source for _, source in sorted(find_labels(given).items())]
     files = [source.path for source in sources if isinstance(source, LabelFile)]

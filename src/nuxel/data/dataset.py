@@ -194,7 +194,9 @@ def read_masks(folder: Path) -> NDArray[np.int32]:
         image.
     """
     labels: NDArray[np.int32] | None = None
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".png" and not path.name.startswith("."))
+    files = sorted(
+        path for path in folder.iterdir() if path.suffix.lower() == ".png" and not path.name.startswith(".")
+    )
     for number, item in enumerate(files, 1):
         pixels = read_image(item).pixels.max(axis=2)
         values = np.unique(pixels[pixels > 0])

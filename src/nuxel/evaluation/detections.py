@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from nuxel.data.label_sets import PRODUCT_END, LabelFile, LabelSource, Nothing
 from nuxel.errors import NuxelError
-from nuxel.evaluation.label_sets import PRODUCT_END, LabelFile, LabelSource, Nothing
 from nuxel.evaluation.pairs import Pair
 from nuxel.metrics.box_average_precision import eleven_point, voc_average_precision
 from nuxel.metrics.coco_average_precision import coco_average_precision

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nuxel.data.image_names import match_names
+from nuxel.data.label_sets import LabelArray, LabelSource, find_labels
 from nuxel.errors import NuxelError, UsageError
 from nuxel.evaluation.index import Index, read_index
-from nuxel.evaluation.label_sets import LabelArray, LabelSource, find_labels
-from nuxel.evaluation.pairs import Pair, match_names, pair_labels
+from nuxel.evaluation.pairs import Pair, pair_labels
 from nuxel.evaluation.scores import ImageScores, score_image
 from nuxel.evaluation.summary import Summary, summarise
 

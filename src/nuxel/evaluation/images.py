@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nuxel.data.image_names import image_name, match_names
+from nuxel.data.label_sets import LabelArray, LabelFile, MaskFolder, OutlineFile
 from nuxel.errors import NuxelError, UsageError
 from nuxel.evaluation.evaluate import Evaluation
-from nuxel.evaluation.label_sets import LabelArray, LabelFile, MaskFolder, OutlineFile, image_name
-from nuxel.evaluation.pairs import match_names
 from nuxel.image.find import find_images
 from nuxel.image.layout import IMAGES, LABELS, MASKS, folder_in, is_named
 from nuxel.image.normalise import normalise

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os.path import realpath
 from pathlib import Path
@@ -11,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nuxel.data.image_names import match_names
+from nuxel.data.label_sets import LabelFile, LabelSource, Nothing
 from nuxel.errors import NuxelError, UsageError
-from nuxel.evaluation.label_sets import LabelFile, LabelSource, Nothing
 from nuxel.labels.bands import aligned, plane_shape, read_bands
 from nuxel.metrics.overlap import OverlapTable, count_overlaps
 
@@ -95,15 +95,13 @@ def pair_labels(
     lone: bool = True,
     allow_missing: bool = False,
 ) -> list[Pair]:
-    """Pair predictions and truths by the names of their images, sorted by name, which is that of the truth.
-
-    Equal names first. Of the others, two belong together if one name is the end of the other (``plate/A1`` and
-    ``A1``) and neither could go with a third.
+    """Pair predictions and truths by the names of their images (:func:`nuxel.data.image_names.match_names`), sorted by
+    name, which is that of the truth.
 
     Parameters
     ----------
     predicted, truth
-        Sources by name, as :func:`nuxel.evaluation.label_sets.find_labels` gives them.
+        Sources by name, as :func:`nuxel.data.label_sets.find_labels` gives them.
     lone
         A single one on each side are a pair whatever their names.
     allow_missing
@@ -134,45 +132,6 @@ def pair_labels(
     pairs = [Pair(t, truth[t], predicted[p]) for p, t in partner.items()]
     pairs += [Pair(name, truth[name], Nothing()) for name in missing]
     return sorted(pairs, key=lambda pair: pair.image)
-
-
-def match_names(first: Iterable[str], second: Iterable[str], *, lone: bool = True) -> dict[str, str]:
-    """For each name of the first that has a partner, its partner in the second; see :func:`pair_labels`.
-
-    With ``lone`` a single one on each side are a pair whatever their names.
-
-    Examples
-    --------
-    >>> match_names(["a/x", "a/y", "z"], ["x", "b/y", "z"])
-    {'z': 'z', 'a/x': 'x'}
-    """
-    left, right = list(first), list(second)
-    if lone and len(left) == len(right) == 1:
-        return {left[0]: right[0]}
-    matched = {name: name for name in left if name in set(right)}
-    left = [name for name in left if name not in matched]
-    right = [name for name in right if name not in matched]
-    forward, backward = _by_ending(left, right), _by_ending(right, left)
-    for name in left:
-        if len(forward[name]) == 1 and len(backward[forward[name][0]]) == 1:
-            matched[name] = forward[name][0]
-    return matched
-
-
-def _by_ending(names: list[str], others: list[str]) -> dict[str, list[str]]:
-    """For each name, the others that are an end of it or that it is an end of."""
-    ending_in = defaultdict(list)
-    for other in others:
-        for end in _endings(other):
-            ending_in[end].append(other)
-    whole = set(others)
-    return {name: ending_in[name] + [end for end in _endings(name) if end in whole] for name in names}
-
-
-def _endings(name: str) -> Iterator[str]:
-    parts = name.split("/")
-    for start in range(1, len(parts)):
-        yield "/".join(parts[start:])
 
 
 def _listed(names: list[str]) -> str:

@@ -15,39 +15,23 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from nuxel import __version__
+from nuxel.annotate.annotations import HUMAN, PROPOSED, Annotations, Labels, read_annotations
+from nuxel.annotate.propagate import Propagated, draw_propagated, propagate
+from nuxel.annotate.tasks import Task
 from nuxel.data.thin import UNKNOWN
 from nuxel.errors import UsageError, reason_of
 from nuxel.export.atomic import open_text, replacing
 from nuxel.export.geojson import write_geojson
 from nuxel.export.label_tiff import prepared_labels
 from nuxel.export.png import encode_png
-from nuxel.image.find import FoundImage
 from nuxel.image.image import Image
 from nuxel.image.normalise import normalise
 from nuxel.image.read import Reading, read_image
 from nuxel.labels.relabel import relabel
 from nuxel.labels.splines import splines_of
 from nuxel.names import LABELS_END, OUTLINES_END, OVERLAY_END, SUMMARY, TABLE_END
-from nuxel.predict.annotations import (
-    HUMAN,
-    PROPOSED,
-    Annotations,
-    LabelReader,
-    Labels,
-    read_annotations,
-)
 from nuxel.predict.networks import Detector, Network
 from nuxel.predict.pipeline import Options, segment_normalised
-from nuxel.predict.propagate import Propagated, draw_propagated, propagate
-
-
-@dataclass(frozen=True)
-class Task:
-    """An image, what is annotated of it, and all its nuclei, each if there is such."""
-
-    image: FoundImage
-    annotations: LabelReader | None
-    truth: LabelReader | None = None
 
 
 @dataclass(frozen=True)

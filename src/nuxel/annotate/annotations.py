@@ -6,12 +6,13 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nuxel.data.geojson import Feature
+from nuxel.data.label_sets import LabelSource
 from nuxel.data.outlines import OUTLINE_SUFFIXES, Outlines, load_outlines
 from nuxel.data.thin import UNKNOWN
 from nuxel.errors import NuxelError
@@ -20,17 +21,6 @@ from nuxel.names import LABELS_END, TABLE_END
 Labels = NDArray[np.int32]
 
 HUMAN, PROPOSED = "human", "proposed"
-
-
-class LabelReader(Protocol):
-    """A label image that can be read when it is needed."""
-
-    @property
-    def where(self) -> str:
-        """The file or folder, for messages."""
-
-    def read(self, shape: tuple[int, int] | None) -> Labels:
-        """``(H, W)`` int32, of this shape where the source does not say its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +47,7 @@ class Annotations:
     notes: Sequence[str] = ()
 
 
-def read_annotations(source: LabelReader | None, shape: tuple[int, int]) -> Annotations:
+def read_annotations(source: LabelSource | None, shape: tuple[int, int]) -> Annotations:
     """The annotations of an image of this shape; without a source nothing is annotated.
 
     Nuclei of a GeoJSON file have the numbers that its property ``label`` gives them, if each has a positive one of its

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nuxel.errors import NuxelError, UsageError
-from nuxel.evaluation.label_sets import (
+from nuxel.data.label_sets import (
     LabelArray,
     LabelFile,
     MaskFolder,
     Nothing,
     RunLengthRows,
     find_labels,
-    image_name,
 )
+from nuxel.errors import NuxelError, UsageError
 from nuxel.export.label_tiff import write_labels
 
 ONE = np.ones((4, 5), np.uint8)
@@ -136,24 +135,6 @@ def test_nothing_there(tmp_path: Path) -> None:
         find_labels(tmp_path)
     with pytest.raises(NuxelError, match="labels are read from"):
         find_labels(tmp_path / "text.txt")["text.txt"].read(None)
-
-
-@pytest.mark.parametrize(
-    ("path", "name"),
-    [
-        ("x", "x"),
-        ("a/b/x", "a/b/x"),
-        ("labels/x", "x"),
-        ("p/labels/q/x", "p/q/x"),
-        ("x/images/x", "x"),
-        ("t/x/images/x", "t/x"),
-        ("y/images/x", "y/x"),
-        ("x/other/x", "x/other/x"),
-        ("images/images", "images"),
-    ],
-)
-def test_names(path: str, name: str) -> None:
-    assert image_name(PurePath(path)) == name
 
 
 OUTLINES = (

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nuxel.data.dataset import read_masks
+from nuxel.data.image_names import image_name
 from nuxel.data.outlines import OUTLINE_SUFFIXES, read_outlines
 from nuxel.errors import NuxelError, UsageError
 from nuxel.image.formats import stem
@@ -226,7 +227,9 @@ def _beside_outlines(name: str) -> str:
 def _is_annotation(folder: Path, root: Path) -> bool:
     """Whether it is, or lies in, a folder ``labels`` or ``masks`` beside a folder ``images``, both below the root."""
     below = [folder, *folder.parents][: len(folder.relative_to(root).parts)]
-    return any(is_named(part.name, LABELS, MASKS) and folder_in(part.parent, IMAGES) is not None for part in below)
+    return any(
+        is_named(part.name, LABELS, MASKS) and folder_in(part.parent, IMAGES) is not None for part in below
+    )
 
 
 def _are_label_images(masks: Path, images: Path | None) -> bool:
@@ -260,17 +263,3 @@ def _bare_name(path: Path) -> str:
         return path.name.removesuffix(OUTLINES_END)
     bare = path.stem if path.suffix.lower() in (".npy", *OUTLINE_SUFFIXES) else stem(path)
     return bare.removesuffix(PRODUCT_END) or bare
-
-
-def image_name(relative: PurePath) -> str:
-    """The name of an image from its path below a folder, which has no extension any more.
-
-    Examples
-    --------
-    >>> [image_name(PurePath(path)) for path in ("plate/A1", "images/x", "3f2a/images/3f2a")]
-    ['plate/A1', 'x', '3f2a']
-    """
-    *folders, name = relative.parts
-    if len(folders) > 1 and is_named(folders[-1], IMAGES) and folders[-2] == name:
-        folders = folders[:-2]
-    return PurePath(*[part for part in folders if not is_named(part, IMAGES, LABELS, MASKS)], name).as_posix()

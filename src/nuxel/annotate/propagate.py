@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from nuxel.annotate.annotations import HUMAN, PROPOSED, Labels
 from nuxel.data.thin import UNKNOWN
 from nuxel.decode.detections import LEAST_LEFT
 from nuxel.errors import NuxelError
 from nuxel.instances import Instances
 from nuxel.labels.border import border_pixels
 from nuxel.labels.relabel import relabel
-from nuxel.predict.annotations import HUMAN, PROPOSED, Labels
 
 _ANNOTATED, _ADDED, _TRUE = (0, 125, 255), (240, 125, 0), (0, 165, 0)
 """Colours of outlines: what people annotated, what is proposed, and the truth."""

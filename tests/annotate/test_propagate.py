@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from nuxel.annotate.files import Propagation, Task, propagate_files
+from nuxel.annotate.propagate import Propagated, draw_propagated, propagate
 from nuxel.decode.detections import LEAST_LEFT
 from nuxel.errors import NuxelError, UsageError
 from nuxel.image.find import FoundImage
@@ -25,8 +27,6 @@ from nuxel.instances import Instances
 from nuxel.labels.read import read_labels
 from nuxel.labels.relabel import relabel
 from nuxel.predict.model import Model
-from nuxel.predict.propagate import Propagated, draw_propagated, propagate
-from nuxel.predict.propagate_files import Propagation, Task, propagate_files
 
 Labels = NDArray[np.int32]
 SHAPE = (9, 11)

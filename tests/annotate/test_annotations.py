@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tifffile
 
+from nuxel.annotate.annotations import Annotations, read_annotations
+from nuxel.data.label_sets import LabelFile, OutlineFile
 from nuxel.errors import NuxelError
-from nuxel.evaluation.label_sets import LabelFile, OutlineFile
-from nuxel.predict.annotations import Annotations, read_annotations
 
 SHAPE = (20, 30)
 
