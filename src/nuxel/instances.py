@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Instances:
     """Every nucleus of one image.
 

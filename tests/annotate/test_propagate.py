@@ -341,6 +341,23 @@ class TestFiles:
         with pytest.raises(UsageError, match="cannot be written"):
             propagate_files([task], how)
 
+    def test_an_interrupted_image_leaves_nothing(
+        self, discs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Half of its files would be taken for corrected ones, and refused, when the run is repeated."""
+
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr("nuxel.annotate.files.encode_png", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                discs(None)
+        assert not list(tmp_path.rglob("out/sub/*"))
+        rows, out = discs(None)
+        assert rows[0].status == "done"
+        assert len(list(out.iterdir())) == 4
+
     @pytest.mark.parametrize("tolerance", [0, -1, float("nan"), float("inf")])
     def test_a_tolerance_is_positive(self, toy_model: Path, tolerance: float) -> None:
         how = Propagation(Model(toy_model, threads=1), Path("out"))

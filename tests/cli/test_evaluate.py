@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -158,12 +159,32 @@ def test_wrong_usage(out: Out, truth: Path, capsys: Capture, options: list[str],
     assert sentence in fails(capsys, 2, out("out"), truth, *options)
 
 
+@pytest.mark.parametrize(("option", "name"), [("--csv", "summary.csv"), ("--json", "run.json")])
+def test_the_records_of_a_run_stay(out: Out, truth: Path, capsys: Capture, option: str, name: str) -> None:
+    folder = out("out")
+    (folder / name).write_text("of nuxel segment")
+    assert "would be replaced" in fails(capsys, 2, folder, truth, option, folder / name)
+    assert (folder / name).read_text() == "of nuxel segment"
+
+
+def test_links_are_written_through(out: Out, truth: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "link.json").symlink_to(tmp_path / "there.json")
+    folder = out("out")
+    for _ in range(2):
+        assert run(folder, truth, "--json", tmp_path / "link.json") == 0
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "there.json").read_text())["images"]
+    capsys.readouterr()
+    os.mkfifo(tmp_path / "pipe")
+    assert "is no regular file" in fails(capsys, 2, folder, truth, "--csv", tmp_path / "pipe")
+
+
 def test_bad_files_are_named(out: Out, truth: Path, tmp_path: Path, capsys: Capture) -> None:
     folder = out("out")
     assert "there is no such file or folder" in fails(capsys, 2, folder / "missing", truth)
     assert "are the same file" in fails(capsys, 2, folder, folder)
     tifffile.imwrite(folder / "b_labels.tif", np.zeros((9, 9), np.int32))
-    assert "b_labels.tif: the prediction is 9 x 9 pixels" in fails(capsys, 1, folder, truth)
+    assert "b_labels.tif: it is 9 x 9 pixels" in fails(capsys, 1, folder, truth)
     tifffile.imwrite(folder / "b_labels.tif", np.zeros((20, 30), np.float32))
     assert "b_labels.tif: holds float32 values" in fails(capsys, 1, folder, truth)
     (folder / "b_labels.tif").write_bytes(b"II*\0")

@@ -183,6 +183,11 @@ class TestInfo:
         assert held["stride"] == 16
         assert len(held["sha256"]) == 64
 
+    def test_of_a_model_of_another_name(self, toy_model: Path, tmp_path: Path, capsys: Capture) -> None:
+        (tmp_path / "model.bin").write_bytes(toy_model.read_bytes())
+        assert main(["info", str(tmp_path / "model.bin")]) == 0
+        assert json.loads(capsys.readouterr().out)["title"] == "bright is nucleus"
+
     def test_of_a_model_that_ships(self, capsys: Capture) -> None:
         assert main(["info", "default"]) == 0
         held = json.loads(capsys.readouterr().out)
@@ -196,6 +201,15 @@ class TestInfo:
         (tmp_path / "notes.onnx").write_text("hello")
         for name in ("notes.png", "notes.onnx", "absent.tif", "absent.onnx"):
             assert fails(capsys, ["info", tmp_path / name], 1).startswith(f"nuxel info: {tmp_path / name}")
+
+
+def test_no_path_is_empty(capsys: Capture, save_discs: Save) -> None:
+    """As of a shell variable that is not set: it would mean the folder where one is."""
+    for verb in ("segment", "propagate", "train", "thin"):
+        with pytest.raises(SystemExit) as refused:
+            main([verb, str(save_discs("a.png")), "--out", ""])
+        assert refused.value.code == 2
+        assert "the path is empty" in capsys.readouterr().err
 
 
 def test_models_lists_what_ships(capsys: Capture) -> None:

@@ -336,7 +336,13 @@ class TestRefused:
         assert words in said(capsys)
 
     def test_a_folder_that_is_no_run(self, some: Set, capsys: Capture) -> None:
+        """Nobody has to install PyTorch to be told so."""
+        assert run(some[0], some[0]) == 2
+        assert "is no training run; give a run, a model file" in said(capsys)
+
+    def test_a_run_without_a_finished_epoch(self, some: Set, capsys: Capture) -> None:
         pytest.importorskip("torch")
+        (some[0] / "recipe.json").write_text("{}")
         assert run(some[0], some[0]) == 2
         assert "no run with a finished epoch" in said(capsys)
 

@@ -12,6 +12,7 @@ import nuxel
 from nuxel.errors import NuxelError, UsageError
 from nuxel.evaluation import pairs
 from nuxel.evaluation.evaluate import Settings, evaluate
+from nuxel.instances import Instances
 
 Draw = Callable[..., np.ndarray]
 Save = Callable[..., Path]
@@ -54,11 +55,14 @@ def test_groups(folders: tuple[Path, Path]) -> None:
     assert found["stain"]["red"].mean["ap"] == 0.75
     assert found["size"]["20"].images == 2
     assert list(evaluate(*folders, index=folders[0].parent / "index.csv", group=["size"]).groups) == ["size"]
+    assert list(evaluate(*folders, index=folders[0].parent / "index.csv", group="size").groups) == ["size"]
 
 
 def test_only_some(folders: tuple[Path, Path], save: Save) -> None:
     save("out/d_labels.tif", np.zeros((4, 4), np.int32))
     index = folders[0].parent / "index.csv"
+    with pytest.raises(UsageError, match="where is a mapping"):
+        evaluate(*folders, index=index, where="stain=red")
     found = evaluate(*folders, index=index, where={"stain": "red"})
     assert [row.image for row in found.images] == ["a", "b"]
     with pytest.raises(UsageError, match="no truth for d"):
@@ -86,7 +90,12 @@ def test_arrays_are_label_images() -> None:
             evaluate(bad, labels)
         with pytest.raises(NuxelError, match="the truth is"):
             evaluate(labels, bad)
-    with pytest.raises(NuxelError, match="the prediction: the prediction is 2 x 3 pixels"):
+    with pytest.raises(NuxelError, match="the truth is a masked array; fill it"):
+        evaluate(labels, np.ma.masked_array(labels))
+    with pytest.raises(NuxelError, match="the prediction is a path, an array or Instances, got list"):
+        evaluate([[1, 1]], labels)  # type: ignore[arg-type]
+    assert evaluate(Instances(labels.astype(np.int32)), labels).totals.mean["ap"] == 1
+    with pytest.raises(NuxelError, match="the prediction: it is 2 x 3 pixels, but the truth is 3 x 2"):
         evaluate(labels, labels.T)
 
 
@@ -122,7 +131,7 @@ def test_a_slide_scores_the_same_in_bands(save: Save, squares: Draw, monkeypatch
         (
             "p.png",
             np.zeros((40, 61), np.uint8),
-            "the prediction is 40 x 61 pixels, but the truth .* is 40 x 60",
+            "it is 40 x 61 pixels, but .* is 40 x 60",
         ),
     ],
 )

@@ -89,9 +89,7 @@ class TestReading:
         pair = Pair(
             "a", LabelArray(np.zeros((2, 3), np.int32), "t"), LabelArray(np.zeros((3, 2), np.int32), "p")
         )
-        with pytest.raises(
-            NuxelError, match=r"^p: the prediction is 3 x 2 pixels, but the truth t is 2 x 3; both must"
-        ):
+        with pytest.raises(NuxelError, match=r"^p: it is 3 x 2 pixels, but t is 2 x 3; both must"):
             pair.read()
 
     def test_a_negative_prediction_is_refused_by_name(self) -> None:
@@ -125,9 +123,7 @@ class TestSlides:
 
     def test_errors_name_the_files(self, tmp_path: Path) -> None:
         pair = self.pair(tmp_path, np.zeros((40, 50), np.int32), np.zeros((50, 40), np.int32))
-        with pytest.raises(
-            NuxelError, match=r"p\.tif: the prediction is 50 x 40 pixels, but the truth .*t\.tif is 40"
-        ):
+        with pytest.raises(NuxelError, match=r"p\.tif: it is 50 x 40 pixels, but .*t\.tif is 40"):
             pair.count_in_bands()
         pair = self.pair(tmp_path, np.zeros((40, 50), np.int32), np.full((40, 50), -1, np.int32))
         with pytest.raises(

@@ -67,6 +67,7 @@ def test_a_plane_that_is_a_line_stays_a_plane(tmp_path, shape):
         (np.array([[0.5, 1.0]]), "holds float64 values; labels must be integers"),
         (np.array([[0.0, 1.0]], np.float32), "holds float32 values; labels must be integers"),
         (np.array([[False, True]]), "yes/no mask"),
+        (np.array([[255, 0, 255]], np.uint8), "yes/no mask"),
         (np.zeros((4, 5, 3), np.uint8), "colour picture"),
         (np.zeros((4, 5, 4), np.uint8), "colour picture"),
         (np.zeros((7, 5, 6), np.uint16), "has shape"),
@@ -82,6 +83,20 @@ def test_what_is_no_label_image_is_refused_by_name(tmp_path, array, reason):
     with pytest.raises(NuxelError, match=reason) as refused:
         read_labels(path)
     assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([[255, 255, 0]], np.uint8),
+        np.array([[255, 0, 254]], np.uint8),
+        np.array([[255, 0, 255]], np.int32),
+        np.array([[1, 0, 1]], np.uint8),
+    ],
+)
+def test_one_region_or_another_number_is_no_mask(tmp_path, array):
+    np.save(tmp_path / "labels.npy", array)
+    assert np.array_equal(read_labels(tmp_path / "labels.npy"), array)
 
 
 def test_colour_and_one_bit_png_are_refused(tmp_path):

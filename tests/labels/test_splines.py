@@ -15,8 +15,9 @@ from scipy.interpolate import CubicSpline, make_interp_spline
 from skimage.measure import find_contours
 
 from nuxel.errors import UsageError
+from nuxel.labels import splines
 from nuxel.labels.polygons import paint_polygons
-from nuxel.labels.splines import Spline, fit_spline, splines_of
+from nuxel.labels.splines import LEAST_IOU, Spline, fit_spline, splines_of
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "dsb2018" / "labels"
 EIGHT = np.ones((3, 3), bool)
@@ -146,6 +147,20 @@ def test_no_fewer_control_points_would_do(seed):
         good = close and all(iou(one, mask) > 0.95 for one in shown)
         assert good == (count == len(spline.control))
     np.testing.assert_allclose(spline.control, control, atol=0.0005 + 1e-9)
+
+
+def test_a_long_ragged_outline_takes_few_fits(monkeypatch):
+    """A search one by one would try 2,500 numbers of control points."""
+    teeth = np.zeros((60, 500), bool)
+    teeth[50:] = True
+    teeth[:, ::4] = True
+    fits = []
+    fit = splines._least_squares
+    monkeypatch.setattr(splines, "_least_squares", lambda *given: fits.append(1) or fit(*given))
+    spline = fit_spline(teeth)
+    assert 0 < len(fits) < 100
+    union = spline.rasterise(teeth.shape) | teeth
+    assert (spline.rasterise(teeth.shape) & teeth).sum() / union.sum() > LEAST_IOU
 
 
 def test_a_disc_needs_four():

@@ -703,7 +703,10 @@ def test_a_run_that_is_told_to_end_leaves_nothing_half_written(
         run.send_signal(signal.SIGTERM)
         assert run.wait(30) == 128 + signal.SIGTERM
     assert not [name for name in names_in(job.out) if name.startswith(".")]
-    assert [row["status"] for row in read_csv(job.out / "summary.csv")] == ["done"]
+    # each image that is done has a row, and each row an image
+    rows = read_csv(job.out / "summary.csv")
+    assert {row["status"] for row in rows} == {"done"}
+    assert len(rows) == sum(name.endswith("_labels.tif") for name in names_in(job.out)) < 3
     assert statuses(segment_files([tmp_path / "in"], job))[-1] == "done"
 
 

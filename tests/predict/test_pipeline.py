@@ -64,6 +64,7 @@ class TestOptions:
             {"scale": -2.0},
             {"scale": float("nan")},
             {"scale": float("inf")},
+            {"scale": 16.1},
             {"diameter": 0.0},
             {"diameter": float("inf")},
             {"tile_size": 0},
@@ -77,6 +78,7 @@ class TestOptions:
 
     def test_the_edges_of_the_ranges_are_inside(self) -> None:
         Options(threshold=1e-6, min_area=0, scale=1e-3, tile_size=1)
+        Options(scale=16)
         Options(threshold=1 - 1e-6, diameter=1e-3)
 
 

@@ -130,6 +130,15 @@ class TestArrays:
     def test_a_constant_image_has_no_nuclei(self, segment: Callable[..., Any], value: int) -> None:
         assert segment(np.full((50, 70), value, np.uint8)).max() == 0
 
+    def test_what_is_masked_counts_for_nothing(self, segment: Callable[..., Any], draw_discs: Draw) -> None:
+        discs = draw_discs()
+        mask = np.zeros(discs.shape, bool)
+        mask[: len(discs) // 2] = True
+        seen = segment(np.ma.masked_array(discs, mask))
+        assert (segment(discs).max(), seen.max()) == (4, 2)
+        assert not seen[mask].any()
+        assert np.array_equal(segment(np.ma.masked_array(discs, np.ma.nomask)), segment(discs))
+
     def test_nothing_but_nan(self, segment: Callable[..., Any]) -> None:
         assert segment(np.full((50, 70), np.nan)).max() == 0
 
@@ -145,8 +154,48 @@ class TestArrays:
 
     @pytest.mark.parametrize("dtype", ["complex64", "datetime64[s]", "U3", "O"])
     def test_what_are_no_numbers(self, segment: Callable[..., Any], dtype: str) -> None:
-        with pytest.raises(NuxelError, match="an image holds real numbers"):
+        with pytest.raises(NuxelError, match="an image is a path or an array of real numbers"):
             segment(np.empty((8, 8), dtype))
+
+    @pytest.mark.parametrize("given", [None, b"a.png", 5, [[1, 2], [3]], {"a": 1}])
+    def test_what_is_no_array(self, segment: Callable[..., Any], given: object) -> None:
+        with pytest.raises(NuxelError, match=r"^an image is "):
+            segment(given)
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"model": None},
+            {"model": []},
+            {"model": b"default"},
+            {"model": ""},
+            {"model": "."},
+            {"threads": [1]},
+            {"threads": True},
+            {"threads": 0},
+            {"device": ["cpu"]},
+            {"tta": "no"},
+            {"scale": 17},
+        ],
+    )
+    def test_options_of_another_kind(self, options: dict[str, Any]) -> None:
+        with pytest.raises(UsageError) as refused:
+            nuxel.segment(np.zeros((8, 8), np.uint8), **options)
+        assert "\n" not in str(refused.value)
+
+    def test_numbers_may_be_of_numpy(self, segment: Callable[..., Any], draw_discs: Draw) -> None:
+        plain = segment(draw_discs(), threads=1, min_area=5)
+        assert np.array_equal(segment(draw_discs(), threads=np.int64(1), min_area=np.int16(5)), plain)
+
+    def test_a_view_that_no_machine_holds(
+        self, segment: Callable[..., Any], draw_discs: Draw, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("nuxel.image.reader.available_memory", lambda: 96 * 96 * 14 * 4)
+        assert segment(draw_discs(), scale=2).max() == 4
+        with pytest.raises(
+            NuxelError, match=r"at the scale 3 would be 288 x 288, more .*; give a smaller scale"
+        ):
+            segment(draw_discs(), scale=3)
 
 
 class TestFiles:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
@@ -251,7 +252,15 @@ def _write(
         for number, source in sorted({**hidden, **propagated.sources()}.items())
     }
     record = {"nuxel": __version__, "propagated": how.network.card.title}
-    with prepared_labels(labels, propagated.labels, image.pixel_size_um, json.dumps(record)):
+    with (
+        contextlib.ExitStack() as together
+    ):  # all of an image or nothing, so that an interrupted run can go on
+        together.enter_context(
+            prepared_labels(labels, propagated.labels, image.pixel_size_um, json.dumps(record))
+        )
+        table, outlines, overlay = (
+            together.enter_context(replacing(path)) for path in (table, outlines, overlay)
+        )
         _write_csv(
             table, ["label", "source", "score"], ([n, *values.values()] for n, values in described.items())
         )
@@ -261,8 +270,7 @@ def _write(
         }
         splines = splines_of(np.maximum(propagated.labels, 0), how.tolerance)
         write_geojson(outlines, splines, named, known.features)
-        with replacing(overlay) as part:
-            part.write_bytes(encode_png(picture))
+        overlay.write_bytes(encode_png(picture))
     return [str(values["source"]) for values in described.values()]
 
 

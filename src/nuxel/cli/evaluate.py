@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nuxel.cli.shared import path_given
 from nuxel.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,18 +16,18 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "predicted",
-        type=Path,
+        type=path_given,
         metavar="PREDICTED",
         help="output folder of nuxel segment, folder of label images, run-length CSV, or one label image",
     )
     parser.add_argument(
-        "truth", type=Path, metavar="TRUTH", help="the same of the truth, or folders of masks"
+        "truth", type=path_given, metavar="TRUTH", help="the same of the truth, or folders of masks"
     )
     parser.add_argument(
-        "--compare", type=Path, metavar="OTHER", help="second prediction, to put beside the first"
+        "--compare", type=path_given, metavar="OTHER", help="second prediction, to put beside the first"
     )
     parser.add_argument(
-        "--index", type=Path, metavar="CSV", help="groups of the images, by a column id or ImageId"
+        "--index", type=path_given, metavar="CSV", help="groups of the images, by a column id or ImageId"
     )
     parser.add_argument(
         "--group",
@@ -55,12 +56,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--boxes", action="store_true", help="VOC and COCO average precision of scored boxes too"
     )
     parser.add_argument("--allow-missing", action="store_true", help="count a missing prediction as empty")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row an image as CSV")
+    parser.add_argument("--json", type=path_given, metavar="FILE", help="write everything as JSON")
+    parser.add_argument("--csv", type=path_given, metavar="FILE", help="write one row an image as CSV")
     parser.add_argument(
-        "--report", type=Path, metavar="FILE.html", help="write a page with charts and pictures"
+        "--report", type=path_given, metavar="FILE.html", help="write a page with charts and pictures"
     )
-    parser.add_argument("--images", type=Path, metavar="DIR", help="images for the pictures of the report")
+    parser.add_argument(
+        "--images", type=path_given, metavar="DIR", help="images for the pictures of the report"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -79,14 +82,15 @@ def run(options: argparse.Namespace) -> int:
     if second and comparison:
         print(f"\n{options.compare}\n{as_text(second)}")
         print("\n" + comparison_as_text(comparison, str(options.predicted), str(options.compare)))
+    # of a link, the file that it stands for
     if options.json:
-        write_json(options.json, first, comparison)
+        write_json(options.json.resolve(), first, comparison)
     if options.csv:
-        write_csv(options.csv, first)
+        write_csv(options.csv.resolve(), first)
     if options.report:
         from nuxel.evaluation.report import write_report
 
-        write_report(options.report, first, comparison, options.images)
+        write_report(options.report.resolve(), first, comparison, options.images)
     return 0
 
 
@@ -111,7 +115,7 @@ def _refuse_bad_outputs(options: argparse.Namespace) -> None:
     from nuxel.data.outlines import OUTLINE_SUFFIXES
     from nuxel.image.find import find_images
     from nuxel.labels.read import LABEL_SUFFIXES
-    from nuxel.names import TABLE_END
+    from nuxel.names import FOLDER_FILES, TABLE_END
 
     outputs = [path for path in (options.json, options.csv, options.report) if path]
     inputs = {
@@ -120,7 +124,11 @@ def _refuse_bad_outputs(options: argparse.Namespace) -> None:
     for path in outputs:
         if not path.parent.is_dir() or path.is_dir():
             raise UsageError(f"{path}: cannot be written there; name a file in a folder that exists")
-        kept = path.exists() and path.name.lower().endswith((*LABEL_SUFFIXES, *OUTLINE_SUFFIXES, TABLE_END))
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path}: is no regular file; name one that is, or that is not there yet")
+        kept = path.exists() and path.name.lower().endswith(
+            (*LABEL_SUFFIXES, *OUTLINE_SUFFIXES, TABLE_END, *FOLDER_FILES)
+        )
         if path.resolve() in inputs or kept:
             raise UsageError(
                 f"{path}: is among what is read, or may be, and would be replaced; name another file"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from nuxel.cli.shared import path_given
 from nuxel.cli.train import train_half
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a training run")
-    parser.add_argument("--out", required=True, type=Path, metavar="MODEL.onnx", help="model file to write")
+    parser.add_argument("run_folder", type=path_given, metavar="RUN", help="folder of a training run")
+    parser.add_argument(
+        "--out", required=True, type=path_given, metavar="MODEL.onnx", help="model file to write"
+    )
     parser.add_argument(
         "--tune",
         action="store_true",

@@ -4,31 +4,44 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+from nuxel.cli.shared import path_given
+from nuxel.errors import NuxelError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "file", type=Path, metavar="FILE", help="an image, a model file, or the name of a shipped model"
+        "file", type=path_given, metavar="FILE", help="an image, a model file, or the name of a shipped model"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    path: Path = options.file
-    if not path.exists() and not path.suffix:
-        from nuxel.predict.model import shipped_models
+    print(json.dumps(_described(options.file), indent=2, ensure_ascii=False))
+    return 0
 
+
+def _described(path: Path) -> dict[str, Any]:
+    from nuxel.image.read import describe_image
+    from nuxel.predict.model import shipped_models
+
+    if not path.exists():
         path = shipped_models().get(str(path), path)
     if path.suffix.lower() == ".onnx":
-        from dataclasses import asdict
+        return _of_model(path)
+    try:
+        return describe_image(path)
+    except NuxelError as no_image:
+        try:
+            return _of_model(path)  # whatever it is called
+        except NuxelError:
+            raise no_image from None
 
-        from nuxel.predict.model import Model
 
-        model = Model(path, threads=1, device="cpu")
-        described = {"path": str(path), "sha256": model.sha256, **asdict(model.card)}
-    else:
-        from nuxel.image.read import describe_image
+def _of_model(path: Path) -> dict[str, Any]:
+    from nuxel.predict.model import Model
 
-        described = describe_image(path)
-    print(json.dumps(described, indent=2, ensure_ascii=False))
-    return 0
+    model = Model(path, threads=1, device="cpu")
+    return {"path": str(path), "sha256": model.sha256, **asdict(model.card)}

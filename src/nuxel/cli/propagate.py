@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nuxel.cli.shared import add_finding, add_reading, finding_of, reading_of, tidy_end
+from nuxel.cli.shared import add_finding, add_reading, finding_of, path_given, reading_of, tidy_end
 from nuxel.errors import UsageError
+from nuxel.names import RUN_RECIPE
 
 if TYPE_CHECKING:
     from nuxel.predict.networks import Detector, Network
@@ -20,12 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--annotations",
         required=True,
-        type=Path,
+        type=path_given,
         metavar="DIR",
         help="label images or outlines named like the images (or the one file of one image); negative numbers are "
         "not annotated",
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
+    parser.add_argument("--out", required=True, type=path_given, metavar="DIR", help="folder for the results")
     parser.add_argument(
         "--partial", action="store_true", help="in the annotations 0 means not annotated, too"
     )
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="what is neither annotated nor proposed is background (0), not unknown (-1)",
     )
-    parser.add_argument("--truth", type=Path, metavar="DIR", help="full label images, for the pictures")
+    parser.add_argument("--truth", type=path_given, metavar="DIR", help="full label images, for the pictures")
     add_reading(parser)
     add_finding(parser)
     parser.add_argument(
@@ -79,9 +80,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _network(name: str) -> Network | Detector:
     if Path(name).is_dir():
+        if not (Path(name) / RUN_RECIPE).is_file():
+            raise UsageError(
+                f"{name}: is no training run; give a run, a model file or the name of a shipped model"
+            )
         from nuxel.cli.train import train_half
 
-        train_half()
+        train_half("a run folder (a model file does not)")
         from nuxel.training.export import load_run
         from nuxel.training.validate import TorchNetwork
 

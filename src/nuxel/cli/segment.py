@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from nuxel.cli.shared import add_finding, add_reading, finding_of, reading_of, tidy_end
+from nuxel.cli.shared import add_finding, add_reading, finding_of, path_given, reading_of, tidy_end
 from nuxel.errors import UsageError
 
 _LEVEL = 4
@@ -14,7 +13,7 @@ _LEVEL = 4
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image files, folders or patterns")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
+    parser.add_argument("--out", required=True, type=path_given, metavar="DIR", help="folder for the results")
     parser.add_argument(
         "--model",
         action="append",

@@ -7,12 +7,20 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nuxel.image.read import Reading
     from nuxel.predict.pipeline import Options
+
+
+def path_given(text: str) -> Path:
+    """The path; an empty one, as of a shell variable that is not set, would mean the folder where one is."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:

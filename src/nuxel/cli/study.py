@@ -6,17 +6,21 @@ import argparse
 import sys
 from pathlib import Path
 
+from nuxel.cli.shared import path_given
 from nuxel.cli.train import train_half, warnings_told
 from nuxel.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "folder", type=Path, metavar="FOLDER", help="holds study.toml and the recipes that it names"
+        "folder", type=path_given, metavar="FOLDER", help="holds study.toml and the recipes that it names"
     )
     parser.add_argument("--budget", default="small", metavar="NAME", help="small (default) or paper")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder of the results (default: runs/ and FOLDER's name)"
+        "--out",
+        type=path_given,
+        metavar="DIR",
+        help="folder of the results (default: runs/ and FOLDER's name)",
     )
     parser.add_argument(
         "--seeds",

@@ -6,11 +6,12 @@ import argparse
 import sys
 from pathlib import Path, PurePath
 
+from nuxel.cli.shared import path_given
 from nuxel.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("labels", type=Path, metavar="LABELS", help="a label image or a folder of them")
+    parser.add_argument("labels", type=path_given, metavar="LABELS", help="a label image or a folder of them")
     share = parser.add_mutually_exclusive_group(required=True)
     share.add_argument(
         "--keep", type=float, metavar="X", help="share of the nuclei to keep, over all images together"
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--crop", type=float, metavar="X", help="share of each image's area to keep, in one rectangle"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random choice (default: 0)")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write to")
+    parser.add_argument("--out", required=True, type=path_given, metavar="DIR", help="folder to write to")
 
 
 def run(options: argparse.Namespace) -> int:

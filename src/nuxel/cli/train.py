@@ -7,16 +7,16 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
+from nuxel.cli.shared import path_given
 from nuxel.errors import InterruptedRunError, NuxelError, UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "recipe", type=Path, metavar="RECIPE.toml", help="what to train, on what, and how long"
+        "recipe", type=path_given, metavar="RECIPE.toml", help="what to train, on what, and how long"
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="folder of the run")
+    parser.add_argument("--out", required=True, type=path_given, metavar="RUN", help="folder of the run")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change one key: table.key=value"
     )
@@ -73,8 +73,8 @@ def _tell(text: str) -> None:
     print(f"nuxel train: {text}", file=sys.stderr, flush=True)
 
 
-def train_half() -> None:
-    """Make sure that the training half is installed.
+def train_half(what: str = "training") -> None:
+    """Make sure that the training half, which ``what`` needs, is installed.
 
     Raises
     ------
@@ -85,4 +85,4 @@ def train_half() -> None:
 
     installed = installed_packages()
     if missing := [name for name in TRAINING if installed[name] is None]:
-        raise UsageError(f"training needs {', '.join(missing)}; install it with: pip install 'nuxel[train]'")
+        raise UsageError(f"{what} needs {', '.join(missing)}; install it with: pip install 'nuxel[train]'")

@@ -19,8 +19,9 @@ from nuxel.evaluation.index import Index, read_index
 from nuxel.evaluation.pairs import Pair, pair_labels
 from nuxel.evaluation.scores import ImageScores, score_image
 from nuxel.evaluation.summary import Summary, summarise
+from nuxel.instances import Instances
 
-Given = str | os.PathLike[str] | NDArray[Any]
+Given = str | os.PathLike[str] | NDArray[Any] | Instances
 Progress = Callable[[int, int, str], None]
 
 
@@ -42,7 +43,7 @@ class Settings:
     where
         Only images whose row in the index has these values.
     group
-        Columns of the index to make tables of; all that tell images apart when empty.
+        Columns (or one column) of the index to make tables of; all that tell images apart when empty.
     """
 
     threshold: float = 0.5
@@ -56,6 +57,10 @@ class Settings:
         threshold: object = self.threshold
         if not isinstance(threshold, Real) or not 0 < float(threshold) < 1:
             raise UsageError(f"the IoU threshold must lie between 0 and 1, got {threshold!r}")
+        if not isinstance(self.where, Mapping):
+            raise UsageError(f'where is a mapping, such as {{"split": "test"}}, got {self.where!r}')
+        if isinstance(self.group, str):
+            object.__setattr__(self, "group", (self.group,))
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,9 +116,10 @@ def evaluate(
     Parameters
     ----------
     predicted, truth
-        Each a label image ``(H, W)`` of integers, a label file (TIFF, PNG, NPY), a run-length CSV, or a folder: the
-        output of ``nuxel segment``, label files, or the competition's ``<id>/masks/*.png``. What belongs together is
-        told by the path below the folder. In the truth, negative labels are pixels that are not annotated.
+        Each a label image ``(H, W)`` of integers, what :func:`nuxel.segment` returns, a label file (TIFF, PNG, NPY), a
+        run-length CSV, or a folder: the output of ``nuxel segment``, label files, or the competition's
+        ``<id>/masks/*.png``. What belongs together is told by the path below the folder. In the truth, negative labels
+        are pixels that are not annotated.
     index
         A CSV with a column ``id`` or ``ImageId`` and columns that put images into groups.
     progress
@@ -177,10 +183,16 @@ def _numbers_first(value: str) -> tuple[bool, float, str]:
 
 
 def _sources(given: Given, name: str) -> dict[str, LabelSource]:
+    if isinstance(given, Instances):
+        given = given.labels
     if isinstance(given, np.ndarray):
         if given.ndim != 2 or given.dtype.kind not in "iu":
             raise NuxelError(f"the {name} is {given.shape} {given.dtype}; labels must be (H, W) integers.")
+        if isinstance(given, np.ma.MaskedArray):
+            raise NuxelError(f"the {name} is a masked array; fill it (with -1 in the truth: not annotated)")
         return {"image": LabelArray(given, f"the {name}")}
+    if not isinstance(given, (str, os.PathLike)):
+        raise NuxelError(f"the {name} is a path, an array or Instances, got {type(given).__name__}")
     return find_labels(Path(given))
 
 

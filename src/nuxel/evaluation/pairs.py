@@ -79,8 +79,8 @@ class Pair:
     def _refuse_other_shape(self, truth: tuple[int, ...], predicted: tuple[int, ...]) -> None:
         if predicted != truth:
             raise NuxelError(
-                f"{self.predicted.where}: the prediction is {predicted[0]} x {predicted[1]} pixels, but the truth "
-                f"{self.truth.where} is {truth[0]} x {truth[1]}; both must be of the same image, unscaled."
+                f"{self.predicted.where}: it is {predicted[0]} x {predicted[1]} pixels, but {self.truth.where} is "
+                f"{truth[0]} x {truth[1]}; both must be of the same image, unscaled."
             )
 
 

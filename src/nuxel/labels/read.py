@@ -11,6 +11,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 from nuxel.errors import NuxelError
 
@@ -35,8 +36,8 @@ def read_labels(path: Path | str) -> NDArray[np.int32]:
     Raises
     ------
     NuxelError
-        If the file is missing or damaged, or holds floats, a yes/no mask, a colour picture, more than two
-        dimensions, or numbers that int32 cannot hold.
+        If the file is missing or damaged, or holds floats, a yes/no mask (also one of 0 and 255 with several
+        regions), a colour picture, more than two dimensions, or numbers that int32 cannot hold.
     """
     path = Path(path)
     reader = _READERS.get(path.suffix.lower())
@@ -77,6 +78,13 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
+def _is_white_on_black(array: NDArray[Any]) -> bool:
+    """Whether several regions all have the number 255, and no pixel another one: a mask, as most programs save it."""
+    if array.dtype != np.uint8 or not np.isin(np.unique(array), (0, 255)).all():
+        return False
+    return bool(ndimage.label(array)[1] > 1)
+
+
 def _as_labels(array: NDArray[Any], path: Path) -> NDArray[np.int32]:
     while array.ndim > 2 and 1 in (array.shape[0], array.shape[-1]):
         array = array[0] if array.shape[0] == 1 else array[..., 0]
@@ -84,7 +92,7 @@ def _as_labels(array: NDArray[Any], path: Path) -> NDArray[np.int32]:
         raise NuxelError(f"{path}: is a colour picture {array.shape}; labels must be one number a pixel.")
     if array.ndim != 2:
         raise NuxelError(f"{path}: has shape {array.shape}; labels must be one plane of rows and columns.")
-    if array.dtype.kind == "b":
+    if array.dtype.kind == "b" or _is_white_on_black(array):
         raise NuxelError(f"{path}: is a yes/no mask; labels must be integers, a number of its own a nucleus.")
     if array.dtype.kind not in "iu":
         raise NuxelError(f"{path}: holds {array.dtype} values; labels must be integers.")

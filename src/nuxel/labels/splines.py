@@ -31,6 +31,7 @@ _STEPS = (
 )
 _DIGITS = 3  # decimals of fitted control points, which are all that a file needs to hold
 _CORNERS = 8
+_LONG = 4000  # pixel sides: five times those of a nucleus of 200 px
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +122,7 @@ def fit_spline(mask: NDArray[np.bool_], tolerance: float = 1.0) -> Spline:
     - the curve, and its polygon, enclose the nucleus' pixels with an IoU above 0.95 (:data:`LEAST_IOU`).
 
     Where even one control point to two middles is not enough, it goes through all of them. Control points have three
-    decimals.
+    decimals. Of more than 4,000 middles the number of control points is the fewest to within an eighth.
 
     Holes are filled. Of a nucleus in several pieces (not even diagonal neighbours) the largest piece is taken.
 
@@ -164,11 +165,13 @@ def fit_spline(mask: NDArray[np.bool_], tolerance: float = 1.0) -> Spline:
     along = np.cumsum(np.linalg.norm(outline - np.roll(outline, 1, axis=0), axis=1))
     along /= along[-1]
     # with fewer than two points to each control point the fit is no longer well determined
-    for count in range(_FEWEST, len(outline) // 2 + 1):
+    count, most = _FEWEST, len(outline) // 2
+    while count <= most:
         control, distances = _least_squares(outline, along * count, count)
         spline = Spline(control.round(_DIGITS))
         if distances.max() <= tolerance and _encloses(spline, nucleus):
             return Spline((spline.control - margin).round(_DIGITS))
+        count += max(1, count // 8) if len(outline) > _LONG else 1
     return Spline(outline - margin)
 
 

@@ -151,15 +151,18 @@ def segment_files(
             of_one.refuse_others()
     _prepare(job.out)
     started = time.time()
-    rows: list[SummaryRow] = []
+    finished: list[Future[SummaryRow]] = []
     try:
-        for row in _each(found, job):
-            rows.append(row)
+        for done, row in enumerate(_each(found, job, finished), 1):
             if progress:
-                progress(len(rows), len(found), row)
+                progress(done, len(found), row)
         if "run-length" in job.formats:
+            rows = [one.result() for one in finished]
             write_run_lengths(job.out / RUN_LENGTHS, _named_labels(found, rows, job.out))
     finally:
+        rows = [
+            one.result() for one in finished
+        ]  # also of what was being written when the run was interrupted
         try:
             write_summary(job.out / SUMMARY, rows)
         finally:
@@ -194,20 +197,22 @@ def _prepare(out: Path) -> None:
         ) from None
 
 
-def _each(found: Sequence[FoundImage], job: Job) -> Iterator[SummaryRow]:
-    """The rows in order. While the network looks at one image, the one before is decoded, measured and written."""
+def _each(found: Sequence[FoundImage], job: Job, finished: list[Future[SummaryRow]]) -> Iterator[SummaryRow]:
+    """The rows in order. While the network looks at one image, the one before is decoded, measured and written.
+
+    Each is in ``finished`` as soon as it is certain to come.
+    """
     inputs = {os.path.realpath(item.path) for item in found}
     with ThreadPoolExecutor(2) as pool:
-        before: Future[SummaryRow] | None = None
         for item in found:
             seen = _attempt(item, partial(_look, item, job, inputs))
-            if before:
-                yield before.result()
-            before = pool.submit(_attempt, item, partial(_finish, seen, job, pool))
+            if finished:
+                yield finished[-1].result()
+            finished.append(pool.submit(_attempt, item, partial(_finish, seen, job, pool)))
             if job.model.threads == 1:
-                wait([before])
-        if before:
-            yield before.result()
+                wait(finished[-1:])
+        if finished:
+            yield finished[-1].result()
 
 
 def _attempt(item: FoundImage, step: Callable[[], _Step]) -> _Step | SummaryRow:
@@ -235,7 +240,10 @@ def _look(item: FoundImage, job: Job, inputs: Container[str]) -> _Looked | Summa
         return replace(row, file=str(item.path))
     image = read_image(item.path, **asdict(job.reading))
     display = normalise(image.pixels)
-    size, seen = look_at(display, job.model, job.options, image.pixel_size_um)
+    try:
+        size, seen = look_at(display, job.model, job.options, image.pixel_size_um)
+    except NuxelError as error:
+        raise NuxelError(f"{item.path}: {error}") from None
     alpha = None
     if job.attention is not None:
         attend = partial(cast(Model, job.model).attend, level=job.attention)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib import resources
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +50,7 @@ class Model:
 
     def __init__(self, path: Path | str, *, threads: int | None = None, device: str = "auto") -> None:
         self.path = Path(path)
-        if threads is not None and not (isinstance(threads, int) and threads >= 1):
-            raise UsageError(f"threads must be a whole number of at least 1, got {threads!r}")
+        threads = checked_threads(threads)
         providers = _providers(device)
         content = _read(self.path)
         self.sha256 = hashlib.sha256(content).hexdigest()
@@ -211,9 +211,30 @@ def model_path(name: str) -> Path:
     if name in shipped:
         return shipped[name]
     path = Path(name)
-    if not path.exists():
-        raise UsageError(f"{name}: no such model; give a file or one of {', '.join(shipped)}")
+    if not name or not path.exists():
+        raise UsageError(
+            f"{name or 'an empty name'}: no such model; give a file or one of {', '.join(shipped)}"
+        )
+    if path.is_dir():
+        raise UsageError(
+            f"{name}: is a folder and no model file; nuxel export-model makes one of a training run"
+        )
     return path
+
+
+def checked_threads(threads: object) -> int | None:
+    """A number of threads as an int; None, for as many as the machine grants, stays.
+
+    Raises
+    ------
+    UsageError
+        If it is neither None nor a whole number of at least 1.
+    """
+    if threads is None:
+        return None
+    if isinstance(threads, bool) or not isinstance(threads, Integral) or int(threads) < 1:
+        raise UsageError(f"threads must be a whole number of at least 1, got {threads!r}")
+    return int(threads)
 
 
 def shipped_models() -> dict[str, Path]:

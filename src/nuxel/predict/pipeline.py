@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nuxel.decode.decoders import DECODERS, DETECTIONS, Rule
 from nuxel.errors import NuxelError, UsageError
+from nuxel.image.reader import refuse_too_large
 from nuxel.image.resample import ScaledImage, resize_labels, resize_map
 from nuxel.instances import Instances
 from nuxel.predict.card import ModelCard
@@ -27,6 +28,11 @@ Seen = NDArray[np.uint8] | Found
 """What a decoder makes nuclei of: maps ``(K, h, w)`` at the network's scale, or detections in pixels of the image."""
 
 
+_LARGEST_SCALE = 16
+_BYTES = 4
+"""Of a pixel of the view: maps of the nuclei."""
+
+
 @dataclass(frozen=True)
 class Options:
     """What a user may choose; None leaves the choice to the model or the image.
@@ -38,7 +44,8 @@ class Options:
     min_area
         Smaller nuclei are dropped; pixels of the image. In place of the model's own least area.
     scale, diameter
-        The scale to run the network at, or the diameter of the nuclei in pixels; at most one of them.
+        The scale to run the network at, 1 for the image's own and at most 16, or the diameter of the nuclei in pixels;
+        at most one of them.
     tile_size
         Greatest side of what a tile owns, in pixels at the network's scale; None for as large as memory should allow.
         Networks that run at one fixed window have no choice of tiles.
@@ -61,6 +68,8 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("threshold", "scale", "diameter"):
             _check_kind(name, getattr(self, name), Real, "a number")
+        if not isinstance(self.tta, (bool, np.bool_)):
+            raise UsageError(f"tta must be True or False, got {self.tta!r}")
         for name in ("min_area", "tile_size"):
             _check_kind(name, getattr(self, name), Integral, "a whole number")
         if self.scale is not None and self.diameter is not None:
@@ -72,6 +81,10 @@ class Options:
         for name, value in (("scale", self.scale), ("diameter", self.diameter)):
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise UsageError(f"the {name} must be a positive number, got {value}")
+        if self.scale is not None and self.scale > _LARGEST_SCALE:
+            raise UsageError(
+                f"the scale must be at most {_LARGEST_SCALE}, got {self.scale}; 1 is the image's own size"
+            )
         if self.tile_size is not None and self.tile_size < 1:
             raise UsageError(f"the tile size must be positive, got {self.tile_size}")
 
@@ -118,13 +131,25 @@ def look_at(
     check_options(network.card, options)
     if network.card.decoder == DETECTIONS:
         size = _asked_size(network.card, options) or Size(None, 1.0)
-        return size, find(ScaledImage(image, size.scale), cast(Detector, network))
+        return size, find(_view(image, size.scale), cast(Detector, network))
     network = Remembering(cast(Network, network))
     size = choose_size(image, network, options, pixel_size_um)
-    maps = run_network(ScaledImage(image, size.scale), network, options)
+    maps = run_network(_view(image, size.scale), network, options)
     if image.shape[0] * image.shape[1] > LARGEST_KEPT:
         network.release()
     return size, maps
+
+
+def _view(image: NDArray[np.uint8], scale: float) -> ScaledImage:
+    view = ScaledImage(image, scale)
+    try:
+        refuse_too_large(*view.shape, _BYTES)
+    except NuxelError:
+        raise NuxelError(
+            f"its {image.shape[0]} x {image.shape[1]} pixels at the scale {scale:g} would be {view.shape[0]} x "
+            f"{view.shape[1]}, more than this machine can work on; give a smaller scale"
+        ) from None
+    return view
 
 
 def check_options(card: ModelCard, options: Options) -> None:

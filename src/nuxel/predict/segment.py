@@ -19,7 +19,7 @@ from nuxel.image.read import read_image
 from nuxel.image.resample import ScaledImage
 from nuxel.instances import Instances
 from nuxel.predict.detect import attention_of, attention_output
-from nuxel.predict.model import DEFAULT_MODEL, Model, model_path, open_models
+from nuxel.predict.model import DEFAULT_MODEL, Model, checked_threads, model_path, open_models
 from nuxel.predict.networks import Network
 from nuxel.predict.pipeline import Options, segment_normalised
 
@@ -36,7 +36,12 @@ def segment(
     pixel_size_um: float | None = None,
     threads: int | None = None,
     device: str = "auto",
-    **options: Any,
+    threshold: float | None = None,
+    min_area: int | None = None,
+    scale: float | None = None,
+    diameter: float | None = None,
+    tile_size: int | None = None,
+    tta: bool = False,
 ) -> Instances:
     """Find every nucleus of one image.
 
@@ -44,7 +49,7 @@ def segment(
     ----------
     image
         A file, or an array ``(H, W)`` or ``(H, W, C)`` of any real dtype: grey or RGB, perhaps with alpha, so that C
-        is at most 4.
+        is at most 4. What is not a number (NaN), or masked in a masked array, counts for nothing.
     model
         The name of a model that ships with nuxel, or a model file; the answers of several are averaged.
     channel, z, t
@@ -53,9 +58,8 @@ def segment(
         Micrometres per pixel, in place of what the file says.
     threads, device
         See :class:`nuxel.predict.model.Model`.
-    **options
-        ``threshold``, ``min_area``, ``scale``, ``diameter``, ``tile_size``, ``tta``: see
-        :class:`nuxel.predict.pipeline.Options`.
+    threshold, min_area, scale, diameter, tile_size, tta
+        See :class:`nuxel.predict.pipeline.Options`.
 
     Returns
     -------
@@ -73,11 +77,11 @@ def segment(
     >>> len(nuxel.segment(np.zeros((64, 64), np.uint8)))
     0
     """
-    chosen = Options(**options)
+    chosen = Options(threshold, min_area, scale, diameter, tile_size, tta)
     if pixel_size_um is not None:
         pixel_size_um = checked_pixel_size(pixel_size_um)
-    names = [model] if isinstance(model, (str, PathLike)) else model
-    network = _open(tuple(_known_by(model_path(str(name))) for name in names), threads, device)
+    files = tuple(_known_by(model_path(name)) for name in _names_of(model))
+    network = _open(files, checked_threads(threads), str(device))
     if isinstance(image, (str, PathLike)):
         read = read_image(Path(image), channel=channel, z=z, t=t, pixel_size_um=pixel_size_um)
         pixels, pixel_size_um = read.pixels, read.pixel_size_um
@@ -86,7 +90,7 @@ def segment(
             "channel, z and t choose from what a file holds; of an array give the part that is meant"
         )
     else:
-        pixels = _checked(np.asarray(image))
+        pixels = _checked(image)
     result = segment_normalised(normalise(pixels), network, chosen, pixel_size_um)
     if result.warning:
         warnings.warn(result.warning, stacklevel=2)
@@ -139,7 +143,21 @@ def _open(files: tuple[_File, ...], threads: int | None, device: str) -> Network
     return open_models([path for path, *_ in files], threads=threads, device=device)
 
 
-def _checked(pixels: NDArray[Any]) -> NDArray[Any]:
+def _names_of(model: object) -> list[str]:
+    names = [model] if isinstance(model, (str, PathLike)) else model
+    if not isinstance(names, Sequence) or not names or not all(isinstance(n, (str, PathLike)) for n in names):
+        raise UsageError(f"a model is the name of one that ships, a file, or a list of these, got {model!r}")
+    return [str(name) for name in names]
+
+
+def _checked(image: object) -> NDArray[Any]:
+    try:
+        pixels = np.asanyarray(image)
+    except ValueError as error:  # rows of different lengths
+        raise NuxelError(f"an image is a path or an array of numbers: {error}") from None
+    if pixels.dtype.kind not in "biuf":
+        what = f"an array of {pixels.dtype}" if pixels.ndim else type(image).__name__
+        raise NuxelError(f"an image is a path or an array of real numbers, got {what}")
     if pixels.ndim not in (2, 3) or 0 in pixels.shape:
         raise NuxelError(
             f"an image is (H, W) or (H, W, C) with at least one pixel, got an array of shape {pixels.shape}"
@@ -149,6 +167,6 @@ def _checked(pixels: NDArray[Any]) -> NDArray[Any]:
             f"an image (H, W, C) is grey or RGB, perhaps with alpha, got an array of shape {pixels.shape}: of a stack "
             "or of several channels give one plane, and move the channels to the end"
         )
-    if pixels.dtype.kind not in "biuf":
-        raise NuxelError(f"an image holds real numbers, got an array of {pixels.dtype}")
-    return pixels
+    if isinstance(pixels, np.ma.MaskedArray):
+        return np.where(np.ma.getmaskarray(pixels), np.nan, np.ma.getdata(pixels))
+    return np.asarray(pixels)

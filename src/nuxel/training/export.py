@@ -21,6 +21,7 @@ from nuxel.data.dataset import find_annotated
 from nuxel.decode.detections import DetectionRule
 from nuxel.errors import NuxelError, UsageError
 from nuxel.export.atomic import replacing
+from nuxel.names import RUN_RECIPE
 from nuxel.nn.multihead_unet import UpBlock
 from nuxel.predict.card import METADATA_KEY, ModelCard
 from nuxel.predict.model import Model
@@ -30,7 +31,6 @@ from nuxel.training.recipe import SYSTEMS, Recipe, make_recipe
 from nuxel.training.stages import find_stages
 from nuxel.training.tune import tune_decoder
 
-RECORD = "recipe.json"
 """The recipe of a run, in its folder."""
 LAST = "last.ckpt"
 """The checkpoint of a run's last finished epoch."""
@@ -48,7 +48,7 @@ def load_run(run: Path) -> TrainingModule:
         If its checkpoint is damaged or does not fit its recipe.
     """
     checkpoint = run / "checkpoints" / LAST
-    record = run / RECORD
+    record = run / RUN_RECIPE
     if not checkpoint.is_file() or not record.is_file():
         raise UsageError(
             f"{run}: no run with a finished epoch (expected {record.name} and checkpoints/{checkpoint.name})"

@@ -21,10 +21,11 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from nuxel.errors import NuxelError, UsageError
+from nuxel.names import RUN_RECIPE
 from nuxel.nn.multihead_unet import UpBlock
 from nuxel.predict.model import Model, model_path, shipped_models
 from nuxel.systems.multihead_unet import MultiheadUNet
-from nuxel.training.export import LAST, RECORD, read_record, read_weights
+from nuxel.training.export import LAST, read_record, read_weights
 from nuxel.training.module import TrainingModule
 
 SAME = 1e-3
@@ -97,7 +98,7 @@ def _start_from_run(module: TrainingModule, init: Path) -> None:
 def _compare_recipes(module: TrainingModule, checkpoint: Path, *, told: bool) -> None:
     """Refuse weights of other maps, and warn of what else a run says of its network that no shape shows, unless the
     user is ``told`` of parts that are not shared."""
-    record = checkpoint.parent.parent / RECORD
+    record = checkpoint.parent.parent / RUN_RECIPE
     if not record.is_file():
         return
     theirs, ours = read_record(record).system, module.recipe.system

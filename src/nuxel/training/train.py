@@ -25,9 +25,10 @@ from nuxel.data.thin import crop_windows, thin
 from nuxel.errors import InterruptedRunError, NuxelError, UsageError
 from nuxel.export.atomic import replacing
 from nuxel.labels.relabel import relabel
+from nuxel.names import RUN_RECIPE
 from nuxel.systems.system import Prepares
 from nuxel.training.epoch_log import EpochLog
-from nuxel.training.export import LAST, RECORD
+from nuxel.training.export import LAST
 from nuxel.training.module import TrainingModule
 from nuxel.training.precision import resolve_precision
 from nuxel.training.recipe import Recipe
@@ -115,7 +116,7 @@ def _record(recipe: Recipe) -> str:
 
 
 def _check_folder(recipe: Recipe, out: Path, *, resume: bool) -> None:
-    record = out / RECORD
+    record = out / RUN_RECIPE
     # Lightning, or torchrun, runs the command again for each further device
     if not record.exists() or os.environ.get("LOCAL_RANK", "0") != "0":
         return
@@ -132,7 +133,7 @@ def _write_record(recipe: Recipe, out: Path) -> None:
         (out / "checkpoints").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{out}: the run folder cannot be made ({error.strerror})") from None
-    with replacing(out / RECORD) as part:
+    with replacing(out / RUN_RECIPE) as part:
         part.write_text(_record(recipe), encoding="utf-8")
 
 
