@@ -334,6 +334,19 @@ class TestRefused:
         monkeypatch.setenv("LOCAL_RANK", "0")
         assert "already holds a run" in self.refused(capsys, recipe, unbroken)
 
+    def test_a_folder_with_somebody_s_table(self, capsys, recipe: Path, tmp_path: Path) -> None:
+        (tmp_path / "metrics.csv").write_text("epoch,mine\n")
+        assert "metrics.csv: exists already, and is of no run" in self.refused(capsys, recipe, tmp_path)
+        assert (tmp_path / "metrics.csv").read_text() == "epoch,mine\n"
+
+    def test_to_continue_from_a_damaged_checkpoint(
+        self, capsys, recipe: Path, unbroken: Path, tmp_path: Path
+    ) -> None:
+        copy = Path(shutil.copytree(unbroken, tmp_path / "copy"))
+        checkpoint = copy / "checkpoints" / "last.ckpt"
+        checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+        assert "last.ckpt: the checkpoint is damaged" in self.refused(capsys, recipe, copy, "--resume")
+
     def test_to_continue_with_another_recipe(self, capsys, recipe: Path, unbroken: Path) -> None:
         said = self.refused(capsys, recipe, unbroken, "--resume", "--set", "schedule.epochs=6")
         assert "started with another recipe" in said

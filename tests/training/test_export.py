@@ -166,10 +166,11 @@ class TestCard:
         Image.fromarray(np.zeros((9, 9), np.uint16)).save(odd / "labels" / "a.png")
         record["data"]["val"] = [{"folder": str(odd)}]
         (tuned / "recipe.json").write_text(json.dumps(record))
-        (tmp_path / "m.onnx").write_bytes(b"an earlier model")
+        export_run(run, tmp_path / "m.onnx")
+        before = (tmp_path / "m.onnx").read_bytes()
         with pytest.raises(NuxelError, match="labels are"):
             export_run(tuned, tmp_path / "m.onnx", tune=True)
-        assert (tmp_path / "m.onnx").read_bytes() == b"an earlier model"
+        assert (tmp_path / "m.onnx").read_bytes() == before
 
     @pytest.mark.parametrize("text", ["{", "[]", "{}"])
     def test_a_damaged_record(self, run: Path, tmp_path: Path, text: str) -> None:
@@ -239,6 +240,15 @@ class TestRefused:
         (tmp_path / "file").write_text("")
         with pytest.raises(NuxelError):
             export_module(load_run(run), tmp_path / "file" / "m.onnx")
+
+
+def test_only_model_files_are_replaced(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"thesis\.txt: exists already, and is no model file of nuxel"):
+        export_run(run, tmp_path / "thesis.txt")
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+    for _ in range(2):
+        export_run(run, tmp_path / "m.onnx")
 
 
 def test_a_run_without_a_finished_epoch_is_wrong_usage(tmp_path: Path) -> None:

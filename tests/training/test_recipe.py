@@ -114,7 +114,7 @@ WRONG = [
     ({**MINIMAL, "schedule": {"crop": 16}}, "at least 32, got 16"),
     ({**MINIMAL, "schedule": {"window": 100}}, "window must be a multiple of the network's stride 16"),
     ({**MINIMAL, "schedule": {"window": 0}}, "at least 32, got 0"),
-    ({**MINIMAL, "schedule": {"balance": float("inf")}}, "balance must be finite"),
+    ({**MINIMAL, "schedule": {"balance": float("inf")}}, "balance must lie within -10 and 10"),
     ({**MINIMAL, "schedule": {"optimiser": "rms"}}, "optimiser must be one of adamw, adam, sgd, got 'rms'"),
     ({**MINIMAL, "schedule": {"policy": "steps"}}, "policy must be one of cosine, step, got 'steps'"),
     ({**MINIMAL, "schedule": {"factor": 0}}, "factor must lie above 0 and not above 1"),

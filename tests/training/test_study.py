@@ -261,6 +261,27 @@ class TestResult:
         assert seen == [(96, 96, 3)]
         assert ((found > 0) == (truth > 0)).mean() > 0.97
 
+    def test_a_row_with_images_of_its_own_is_another_where_its_model_is_tuned_on_others(
+        self, folder: Path
+    ) -> None:
+        before = read_study(folder, "small")
+        path = folder / "study.toml"
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace('include = ["a"]', 'include = ["b"]', 1), encoding="utf-8")
+        after = read_study(folder, "small")
+        assert after.images(after.row("apart")) == before.images(before.row("apart"))
+        names = [one.job(one.row("apart"), 0).name for one in (before, after)]
+        assert names[0] != names[1]
+
+    def test_its_decoder_may_be_tuned_on_images_of_its_own(self, folder: Path, finished, monkeypatch) -> None:
+        change(folder, 'images = "one" }', 'images = "one", tune = true }')
+        study, tuned = read_study(folder, "small"), []
+        monkeypatch.setattr(study_module, "_tune_others", lambda *given: tuned.append(given[1:]))
+        out = Path(shutil.copytree(finished[1], folder / "out"))
+        assert run_study(study, out, only=["apart"]) == {}
+        ((held, images),) = tuned
+        assert (held, [item.image.stem for item in images]) == ({}, ["a"])
+
     def test_a_row_may_have_images_of_its_own(self, finished) -> None:
         study, out, _ = finished
         apart, first = (results(out)[f"{row} 0"] for row in ("apart", "first"))
@@ -414,6 +435,44 @@ class TestFailure:
         path.write_text("{", encoding="utf-8")
         with pytest.raises(NuxelError, match="remove it to run its row again"):
             write_page(finished[0], copied, {})
+        with pytest.raises(UsageError, match="remove it to run its row again"):  # before anything is trained
+            run_study(finished[0], copied)
+
+    def test_a_damaged_file_that_is_no_result_of_a_row_is_left_alone(self, finished, copied: Path) -> None:
+        before = write_page(finished[0], copied, {})
+        for name in ("second-seed0-000000000000", "second-seedling", "second-seed0"):
+            (copied / "results" / f"{name}.json").write_text("", encoding="utf-8")
+        assert write_page(finished[0], copied, {}) == before
+
+    def test_a_model_that_is_gone_can_be_trained_again(self, finished, copied: Path) -> None:
+        study = finished[0]
+        result = copied / "results" / f"{study.job(study.row('first'), 0).name}.json"
+        (copied / "models" / result.with_suffix(".onnx").name).unlink()
+        next((copied / "results").glob("turned-*")).unlink()
+        failed = run_study(study, copied, only=["turned"])
+        assert f"remove {result} to train it again" in failed["turned (seed 0)"]
+
+
+class TestCompared:
+    """A minus B, where A and B cannot be compared."""
+
+    def changed(self, out: Path, row: str, change) -> None:
+        path = next((out / "results").glob(f"{row}-*"))
+        result = json.loads(path.read_text(encoding="utf-8"))
+        change(result["images"])
+        path.write_text(json.dumps(result), encoding="utf-8")
+
+    def test_other_images(self, finished, copied: Path) -> None:
+        for change in (lambda images: images.pop(), lambda images: images[0].update(image="other")):
+            self.changed(copied, "second", change)
+            page = write_page(finished[0], copied, {})
+            assert "**ELU** minus **ReLU**: scored on different images" in page
+            assert "**ReLU, whole clumps** minus **ReLU**: AJI" in page
+
+    def test_a_score_that_one_lacks(self, finished, copied: Path) -> None:
+        self.changed(copied, "whole", lambda images: [image.pop("AJI") for image in images])
+        page = write_page(finished[0], copied, {})
+        assert page.count("AJI was not measured of both") == 2  # the difference and the ratio
 
 
 class TestChosen:
@@ -621,6 +680,30 @@ class TestCharts:
         assert points == [(n, first["curve"][n - 1]["mAP"], 0.0) for n in (2, 4)]
         assert [epoch for epoch, *_ in mean_curve([first], "loss")] == [1, 2, 3, 4]
         assert mean_curve([], "mAP") == []
+
+    @pytest.mark.parametrize(
+        ("score", "axis"),
+        [
+            ("AP50", "AP50 on the validation images"),
+            ("loss", "training loss"),
+            ("confidence", "training loss: confidence"),
+        ],
+    )
+    def test_an_axis_says_on_what_it_was_measured(
+        self, finished, charts: list, score: str, axis: str
+    ) -> None:
+        study = finished[0]
+        draw_curves(
+            study, dataclasses.replace(study.file.figure[0], score=score), {"first": [], "second": []}
+        )
+        assert charts[0].axes[0].get_ylabel() == axis
+
+    def test_bars_of_a_score_that_a_row_has_not(self, finished, charts: list) -> None:
+        study = finished[0]
+        figure = dataclasses.replace(study.file.figure[1], score="box_AP50")
+        found = {"first": [{"seed": 0, "mAP": 0.5}], "second": [{"seed": 0, "box_AP50": 0.5}], "turned": []}
+        draw_bars(study, figure, found)
+        assert [text.get_text() for text in charts[0].axes[0].texts] == ["not measured", "0.500", "not run"]
 
     def test_bars_have_the_paper_s_figure_beside_them(self, finished, charts: list) -> None:
         study = finished[0]
@@ -902,7 +985,18 @@ class TestRefused:
             ('of = "first", tta', 'recipe = "tiny.toml", tta', "row turned trains; split, rule, tta and"),
             ("tta = true", 'set = ["seed=3"]', "set is for rows that train"),
             ('split = "none"', 'split = "axe"', "split of row whole must be one of watershed"),
-            ("tta = true", "tune = true", "row turned has neither a split nor a rule of its own to tune"),
+            (
+                "tta = true",
+                "tune = true",
+                "row turned has neither a split, a rule nor images of its own to tune",
+            ),
+            ('name = "turned"', 'name = "a/b"', "name 'a/b' of a row is to be in names of files"),
+            ('name = "turned"', 'name = "a[1]"', "name 'a.1.' of a row is to be in names of files"),
+            ('name = "turned"', 'name = ""', "name '' of a row is to be in names of files"),
+            ('name = "turned"', 'name = "../out"', "name '../out' of a row is to be in names of files"),
+            ('score = "mAP"', 'score = "mAp"', "score of a milestone: unknown name 'mAp'; did you mean mAP?"),
+            ('score = "mAP"', 'score = "loss"', "score of a milestone: unknown name 'loss'"),
+            ("at = 0.0", "at = nan", "at of milestone mAP must be a number, got nan"),
             ("resize = 96", "resize = 0", "resize of row square must be at least 1, got 0"),
             ("tta = true", "rule = ['overlap=best']", "rule of row turned: unknown key 'overlap'; known: "),
             ("tta = true", "rule = ['treshold=1']", "rule of row turned: .*did you mean threshold?"),
@@ -979,6 +1073,24 @@ class TestRefused:
         assert str(folder / "study.toml") in str(refused.value)
         assert "\n" not in str(refused.value)
 
+    @pytest.mark.parametrize(
+        ("which", "whose"), [(0, "tune of the study"), (1, "test of the study"), (2, "tune of images one")]
+    )
+    def test_no_images(self, folder: Path, which: int, whose: str) -> None:
+        path = folder / "study.toml"
+        lines = path.read_text(encoding="utf-8").splitlines()
+        place = [n for n, line in enumerate(lines) if line.startswith(("tune = [", "test = ["))][which]
+        lines[place] = lines[place].split("=")[0] + "= []"
+        path.write_text("\n".join(lines), encoding="utf-8")
+        with pytest.raises(UsageError, match=f"{whose} names no images"):
+            read_study(folder, "small")
+
+    def test_a_page_of_something_else(self, finished, tmp_path: Path) -> None:
+        (tmp_path / "study.md").write_text("mine", encoding="utf-8")
+        with pytest.raises(UsageError, match=r"study\.md: exists already, and is not of a study"):
+            run_study(finished[0], tmp_path, seeds=0)
+        assert [path.name for path in tmp_path.iterdir()] == ["study.md"]
+
     def test_images_that_are_not_there(self, folder: Path, tmp_path: Path) -> None:
         study = read_study(folder, "small", data="/absent")
         with pytest.raises(UsageError, match="/absent: no such folder of annotated images"):
@@ -1017,6 +1129,16 @@ def test_another_folder_of_images_is_used_everywhere(folder: Path) -> None:
     study = read_study(folder, "small", data="elsewhere")
     assert {study.file.tune[0].folder, study.file.test[0].folder} == {"elsewhere"}
     assert study.file.tune[0].include == ("a",)
+    for recipe in study.recipes.values():
+        assert {source.folder for source in (*recipe.data.train, *recipe.data.val)} == {"elsewhere"}
+    jobs = [one.job(one.row("first"), 0) for one in (study, read_study(folder, "small", data="elsewhere/"))]
+    assert jobs[0].name == jobs[1].name
+
+
+@pytest.mark.parametrize("name", ["us_net", "partially_labeled", "multihead_unet"])
+def test_another_folder_of_images_serves_every_study(name: str) -> None:
+    """Also where ``[data]`` holds more than lists of images."""
+    study = read_study(RECIPES / name, "small", data="elsewhere")
     for recipe in study.recipes.values():
         assert {source.folder for source in (*recipe.data.train, *recipe.data.val)} == {"elsewhere"}
 

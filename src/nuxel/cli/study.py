@@ -15,7 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folder", type=path_given, metavar="FOLDER", help="holds study.toml and the recipes that it names"
     )
-    parser.add_argument("--budget", default="small", metavar="NAME", help="small (default) or paper")
+    parser.add_argument(
+        "--budget",
+        default="small",
+        metavar="NAME",
+        help="one of those that study.toml names (default: small)",
+    )
     parser.add_argument(
         "--out",
         type=path_given,

@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_file_loader import (  # type: ig
     EventFileLoader,
 )
 
+from nuxel.names import RUN_METRICS
 from nuxel.training.epoch_log import read_rows
 
 
@@ -30,7 +31,7 @@ def read_curve(run: Path) -> list[dict[str, float]]:
                 if name.startswith(("train/", "val/")) and value
             },
         }
-        for epoch, row in read_rows(run / "metrics.csv").items()
+        for epoch, row in read_rows(run / RUN_METRICS).items()
     ]
 
 

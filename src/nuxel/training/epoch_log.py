@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from torch.utils.tensorboard import SummaryWriter
 
 from nuxel.export.atomic import replacing
+from nuxel.names import RUN_METRICS
 
 Row = dict[str, str]
 
@@ -23,7 +24,7 @@ class EpochLog(Callback):
     """
 
     def __init__(self, out: Path) -> None:
-        self.table, self.events = out / "metrics.csv", out / "tensorboard"
+        self.table, self.events = out / RUN_METRICS, out / "tensorboard"
         self.rows: dict[int, Row] = {}
         self.scores: Row = {}
 

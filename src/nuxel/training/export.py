@@ -106,11 +106,12 @@ def export_run(run: Path, out: Path, *, tune: bool = False, half: bool = False) 
     Raises
     ------
     UsageError
-        If the run has no finished epoch, or there is nothing to tune on.
+        If the run has no finished epoch, there is nothing to tune on, or ``out`` is there and no model file.
     NuxelError
         If the checkpoint, the validation images or ``out`` cannot be used.
     """
     module = load_run(run)
+    _refuse_other_file(out)
     annotated = [item for source in module.recipe.data.val for item in find_annotated(source)] if tune else []
     if tune and not annotated:
         raise UsageError(
@@ -133,6 +134,17 @@ def export_run(run: Path, out: Path, *, tune: bool = False, half: bool = False) 
     with replacing(out) as part:
         part.write_bytes(graph.SerializeToString())
     return card
+
+
+def _refuse_other_file(out: Path) -> None:
+    if not out.is_file():
+        return
+    try:
+        Model(out, threads=1, device="cpu")
+    except NuxelError:
+        raise UsageError(
+            f"{out}: exists already, and is no model file of nuxel; choose another name"
+        ) from None
 
 
 def _make_folder_of(out: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from nuxel.data.dataset import Annotated, find_annotated, place_of
 from nuxel.errors import UsageError
 from nuxel.export.atomic import replacing
+from nuxel.names import RUN_METRICS
 from nuxel.training.epoch_log import read_rows
 from nuxel.training.recipe import Recipe, make_recipe
 from nuxel.training.train import NO_IMAGES, train
@@ -149,7 +150,7 @@ def last_scores(run: Path) -> Scores:
             for name, value in row.items()
             if name.startswith(_PREFIX) and value
         }
-        for row in read_rows(run / "metrics.csv").values()
+        for row in read_rows(run / RUN_METRICS).values()
     ]
     return next((scores for scores in reversed(validated) if scores), {})
 

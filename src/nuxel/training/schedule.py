@@ -126,7 +126,7 @@ class Schedule:
             _require(_is_amount(value), name, "not be negative", value)
         decay = self.decoder_weight_decay
         _require(decay is None or _is_amount(decay), "decoder_weight_decay", "not be negative", decay)
-        _require(math.isfinite(self.balance), "balance", "be finite", self.balance)
+        _require(abs(self.balance) <= 10, "balance", "lie within -10 and 10", self.balance)
         decay = self.average_decay
         _require(0 <= decay < 1, "average_decay", "be at least 0 and below 1", decay)
         _require(0 < self.factor <= 1, "factor", "lie above 0 and not above 1", self.factor)

@@ -49,7 +49,7 @@ from nuxel.training.curve import loss_fall, read_curve
 from nuxel.training.export import export_module, load_run
 from nuxel.training.study_figures import model_path, picture_path, pictured_rows, side_by_side
 from nuxel.training.study_file import Job, Result, Study, changed_rule
-from nuxel.training.study_page import read_results, write_page
+from nuxel.training.study_page import PAGE, read_results, write_page
 from nuxel.training.study_schema import Images, Picture, Row, StudyFile
 from nuxel.training.train import train
 from nuxel.training.tune import climb, tune_decoder
@@ -102,6 +102,8 @@ def run_study(
     """
     rows = study.chosen(only)
     try:
+        _refuse_other_page(out)
+        read_results(study, out)
         jobs = [job for job in _jobs(study, rows, seeds) if not _result_path(out, job).exists()]
         _check_images(study, jobs)
         for name in ("results", "models", "runs"):
@@ -137,6 +139,13 @@ def run_study(
     return failed
 
 
+def _refuse_other_page(out: Path) -> None:
+    if (out / PAGE).exists() and not (out / "results").is_dir():
+        raise UsageError(
+            f"{out / PAGE}: exists already, and is not of a study; choose another folder with --out"
+        )
+
+
 def _jobs(study: Study, rows: Sequence[Row], seeds: int) -> Iterator[Job]:
     of_rows = [(row, seeds and max(seeds, row.seeds)) for row in rows]
     for seed in range(max((count for _, count in of_rows), default=0)):
@@ -159,7 +168,8 @@ def _check_images(study: Study, jobs: Sequence[Job]) -> None:
 
 def _images(study: Study) -> dict[str, Annotated]:
     """The images on which decoders are tuned, and those that are scored, by stem."""
-    sets: list[StudyFile | Images] = [study.file, *study.file.images]
+    # of images of one stem, the study's own
+    sets: list[StudyFile | Images] = [*study.file.images, study.file]
     items = [item for one in sets for item in find_all((*one.tune, *one.test))]
     return {stem(item.image): item for item in items}
 
@@ -187,7 +197,9 @@ def _run(study: Study, job: Job, out: Path) -> Result:
     start = time.perf_counter()
     if row.of:
         if not path.is_file():
-            raise NuxelError(f"the model of row {row.of} is missing ({path}); see what became of that row")
+            own = _result_path(out, study.job(study.row(row.of), job.seed))
+            again = f"remove {own} to train it again" if own.exists() else "see what became of that row"
+            raise NuxelError(f"the model of row {row.of} is missing ({path}); {again}")
         network = _changed(_open(path), row, wanted.tune)
     else:
         run = out / "runs" / job.name

@@ -21,7 +21,7 @@ from nuxel.errors import UsageError
 from nuxel.evaluation.charts import as_svg, need_plotting, new_figure
 from nuxel.export.atomic import replacing
 from nuxel.training.study_file import Result, Study
-from nuxel.training.study_schema import Figure, Picture, Row, file_name
+from nuxel.training.study_schema import LOSSES, Figure, Picture, Row, file_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +36,9 @@ _AXES = {
     "IoU_nucleus": "IoU of the map of nuclei",
     "IoU_touching": "IoU of the map of touching borders",
     "loss": "training loss",
+    "confidence": "training loss: confidence",
+    "location": "training loss: location",
+    "segmentation": "training loss: segmentation",
 }
 """What an axis says where the score's own name says too little."""
 _SEED: dict[str, Any] = {"ls": "", "marker": ".", "color": "black", "markersize": 5}
@@ -86,7 +89,7 @@ def draw_curves(study: Study, figure: Figure, results: Results) -> str:
             )
             if spreads.any():
                 axes.fill_between(epochs, means - spreads, means + spreads, color=colour, alpha=0.18, lw=0)
-    where = "" if figure.score == "loss" else " on the validation images"
+    where = "" if figure.score in LOSSES else " on the validation images"
     axes.set(xlabel="epoch", ylabel=_AXES.get(figure.score, figure.score) + where)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
@@ -121,7 +124,7 @@ def draw_bars(study: Study, figure: Figure, results: Results) -> str:
         zip(figure.rows, papers, _colours(figure.rows), strict=True)
     ):
         values = [result[figure.score] for result in results[name] if figure.score in result]
-        _draw_bar(axes, place, values, paper, colour)
+        _draw_bar(axes, place, values, paper, colour, "not measured" if results[name] else "not run")
     axes.plot([], [], label="one seed", **_SEED)
     if any(paper is not None for paper in papers):
         axes.plot([], [], label="the paper", **_PAPER)
@@ -135,8 +138,10 @@ def draw_bars(study: Study, figure: Figure, results: Results) -> str:
     return as_svg(chart)
 
 
-def _draw_bar(axes: Axes, place: int, values: Sequence[float], paper: float | None, colour: str) -> None:
-    """One row: a bar to the mean with its standard deviation, a dot for each seed, and the paper's mark."""
+def _draw_bar(
+    axes: Axes, place: int, values: Sequence[float], paper: float | None, colour: str, none: str
+) -> None:
+    """One row: a bar to the mean with its standard deviation, a dot for each seed, the paper's mark; or ``none``."""
     texts = []
     if values:
         mean, spread = _mean_and_spread(values)
@@ -146,7 +151,7 @@ def _draw_bar(axes: Axes, place: int, values: Sequence[float], paper: float | No
         axes.plot(values, [place] * len(values), **_SEED)
         texts.append(f"{mean:.3f}" + (f" ± {spread:.3f}" if len(values) > 1 else ""))
     else:
-        texts.append("not run")
+        texts.append(none)
     if paper is not None:
         axes.plot(paper, place, **_PAPER)
         texts.append(f"paper {paper:.3f}")

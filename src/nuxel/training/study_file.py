@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -87,6 +88,8 @@ class Study:
             "images": [_decisive(source) for source in (*images.tune, *images.test)],
             "evaluation": evaluation,
         }
+        if row.of and row.images:  # whose model was tuned on the study's own
+            decisive["tune"] = [_decisive(source) for source in self.file.tune]
         text = json.dumps(decisive, sort_keys=True, default=str)
         return Job(row, seed, recipe, hashlib.sha256(text.encode()).hexdigest()[:12])
 
@@ -141,6 +144,7 @@ def read_study(folder: Path, budget: str, data: str | None = None) -> Study:
     budgets = {known.name: known for known in file.budget}
     check_known(budget, list(budgets), f"{path}: --budget")
     if data is not None:
+        data = os.path.normpath(data)  # one name for one folder, since results have hashes of it
         sets = [_elsewhere(one, data) for one in (file, *file.images)]
         file = dataclasses.replace(sets[0], images=tuple(sets[1:]))
     recipes = {}
@@ -195,8 +199,8 @@ def _recipe(path: Path, changes: Sequence[str], data: str | None) -> Recipe:
     recipe = read_recipe(path, changes)
     if data is not None:
         raw = copy.deepcopy(dict(recipe.raw))
-        for sources in raw.get("data", {}).values():
-            for source in sources:
+        for name in ("train", "val"):
+            for source in raw.get("data", {}).get(name, ()):
                 source["folder"] = data
         recipe = make_recipe(raw, str(path))
     if recipe.schedule.devices != 1:

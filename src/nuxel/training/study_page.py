@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,17 @@ def read_results(study: Study, out: Path) -> dict[str, list[Result]]:
     for row in study.file.row:
         results = []
         for path in (out / "results").glob(f"{row.name}-seed*.json"):
+            seed = re.fullmatch(r"-seed(\d+)-\w+", path.stem.removeprefix(row.name))
+            if seed is None or study.job(row, int(seed[1])).name != path.stem:
+                continue
             try:
                 result = json.loads(path.read_text(encoding="utf-8"))
-                if study.job(row, result["seed"]).name == path.stem:
-                    results.append(result)
-            except (OSError, ValueError, KeyError):
+                result["seed"], result["images"]
+            except (OSError, ValueError, KeyError, TypeError):
                 raise NuxelError(
                     f"{path}: the result cannot be read; remove it to run its row again"
                 ) from None
+            results.append(result)
         found[row.name] = sorted(results, key=lambda result: int(result["seed"]))
     return found
 
@@ -140,13 +144,14 @@ def _difference(
 ) -> str:
     labels = [study.label(study.row(name)) for name in pair]
     title = f"**{labels[1]}** minus **{labels[0]}**"
-    if not all(results[name] for name in pair):
-        return f"{title}: not run"
+    if problem := _not_comparable(pair, table.by, results):
+        return f"{title}: {problem}"
     worse, better = (_by_image(results[name], table.by) for name in pair)
     mean, low, high = difference(worse, better)
     verdict = "the order holds" if low > 0 else "the order is reversed" if high < 0 else "the order is open"
     return (
-        f"{title}: {table.by} {mean:+.3f}, 95 % interval over {len(worse)} images {low:+.3f} to {high:+.3f} "
+        f"{title}: {_of_images(table.by)} {mean:+.3f}, "
+        f"95 % interval over {len(worse)} images {low:+.3f} to {high:+.3f} "
         f"(means of {len(results[pair[0]])} and {len(results[pair[1]])} seeds): {verdict}"
     )
 
@@ -154,14 +159,34 @@ def _difference(
 def _ratio(study: Study, table: Table, pair: tuple[str, str], results: Mapping[str, list[Result]]) -> str:
     labels = [study.label(study.row(name)) for name in pair]
     title = f"**{labels[0]}** over **{labels[1]}**"
-    if not all(results[name] for name in pair):
-        return f"{title}: not run"
+    if problem := _not_comparable(pair, table.by, results):
+        return f"{title}: {problem}"
     part, whole = (_by_image(results[name], table.by) for name in pair)
     share, low, high = ratio(part, whole)
     return (
-        f"{title}: {share:.1%} of its {table.by}, 95 % interval over {len(part)} images {low:.1%} to {high:.1%} "
+        f"{title}: {share:.1%} of its {_of_images(table.by)}, "
+        f"95 % interval over {len(part)} images {low:.1%} to {high:.1%} "
         f"(means of {len(results[pair[0]])} and {len(results[pair[1]])} seeds)"
     )
+
+
+def _not_comparable(pair: tuple[str, str], score: str, results: Mapping[str, list[Result]]) -> str:
+    """Why the scores of two rows' images cannot be compared; nothing if they can."""
+    if not all(results[name] for name in pair):
+        return "not run"
+    scored = [one["images"] for name in pair for one in results[name]]
+    if any(
+        [image["image"] for image in images] != [image["image"] for image in scored[0]] for images in scored
+    ):
+        return "scored on different images; remove the older results to run them again"
+    if not all(score in image for images in scored for image in images):
+        return f"{score} was not measured of both"
+    return ""
+
+
+def _of_images(score: str) -> str:
+    """What a score is called where the mean of that of single images is meant: the table's is of all boxes together."""
+    return f"mean of the images' own {score}" if score == "box_AP50" else score
 
 
 def _by_image(found: Sequence[Result], score: str) -> NDArray[np.float64]:
@@ -206,18 +231,16 @@ def _with_interval(
 
 def _curves(study: Study, table: Table, results: Mapping[str, list[Result]]) -> list[str]:
     """The IoUs of the maps by step, and the milestones; rows that were not trained are left out."""
-    curves = {
-        study.label(study.row(entry.row)): [one["curve"] for one in results[entry.row]]
+    curves = [
+        (study.label(study.row(entry.row)), [one["curve"] for one in results[entry.row]])
         for entry in table.rows
         if any(one["curve"] for one in results[entry.row])
-    }
+    ]
     parts = []
     for score, what in (("IoU_nucleus", "nuclei"), ("IoU_touching", "touching borders")):
-        steps = sorted(
-            {point["step"] for of in curves.values() for one in of for point in one if score in point}
-        )
+        steps = sorted({point["step"] for _, of in curves for one in of for point in one if score in point})
         if steps:
-            lines = [[label, *(_at(of, score, step) for step in steps)] for label, of in curves.items()]
+            lines = [[label, *(_at(of, score, step) for step in steps)] for label, of in curves]
             parts += [
                 f"IoU of {what} on the validation images, by step:",
                 _markdown(["row", *map(str, steps)], lines),
@@ -225,8 +248,7 @@ def _curves(study: Study, table: Table, results: Mapping[str, list[Result]]) -> 
     if curves and study.file.milestone:
         heads = [f"{milestone.score} {milestone.at:g}" for milestone in study.file.milestone]
         lines = [
-            [label, *(_reached(of, milestone) for milestone in study.file.milestone)]
-            for label, of in curves.items()
+            [label, *(_reached(of, milestone) for milestone in study.file.milestone)] for label, of in curves
         ]
         parts += ["First validation at which a score was reached:", _markdown(["row", *heads], lines)]
     return parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,9 @@ from typing import Any
 from nuxel.data.dataset import Source
 from nuxel.decode.clumps import SPLITS
 from nuxel.errors import UsageError
+
+LOSSES = ("loss", "confidence", "location", "segmentation")
+"""What curves can show of training, rather than of the validation images."""
 
 SCORES: Mapping[str, tuple[str, ...]] = {
     "curves": (
@@ -26,10 +30,7 @@ SCORES: Mapping[str, tuple[str, ...]] = {
         "IoU_foreground",
         "IoU_nucleus",
         "IoU_touching",
-        "loss",
-        "confidence",
-        "location",
-        "segmentation",
+        *LOSSES,
     ),
     "bars": ("mAP", "AP50", "IoU", "AJI", "NCS", "precision", "recall", "pixel_accuracy", "box_AP50"),
 }
@@ -43,7 +44,8 @@ class Row:
     Parameters
     ----------
     name, label
-        What it is called on the command line, and in the tables.
+        What it is called on the command line and in names of files (letters, digits, ``_``, ``-``, ``+``, ``.``), and
+        in the tables.
     recipe, set
         Of a row that trains: a recipe in the study's folder, and changes of it, each ``table.key=value``.
     of
@@ -53,8 +55,9 @@ class Row:
     rule
         Other parameters of the decoder that are to be changed, each ``key=value``.
     tune
-        With ``split`` or ``rule``: choose the decoder's other parameters anew. Otherwise they are the model's, so that
-        a random walker starts from the markers that the watershed has (tuning it takes hundreds of walks an image).
+        With ``split``, ``rule`` or ``images``: choose the decoder's other parameters anew. Otherwise they are the
+        model's, so that a random walker starts from the markers that the watershed has (tuning it takes hundreds of
+        walks an image).
     tta
         With test-time augmentation.
     resize
@@ -63,7 +66,8 @@ class Row:
     seeds
         The least number of seeds that it is run with.
     images
-        Name of the images on which its decoder is tuned and which are scored, if they are not those of the study.
+        Name of the images on which its decoder is tuned, if it is, and which are scored, if they are not those of the
+        study.
     """
 
     name: str
@@ -80,6 +84,10 @@ class Row:
     images: str = ""
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w+-][\w.+-]*", self.name):
+            raise UsageError(
+                f"name {self.name!r} of a row is to be in names of files; use letters, digits, _, -, + and ."
+            )
         if bool(self.recipe) == bool(self.of):
             raise UsageError(
                 f"row {self.name} must have either a recipe, to train, or of, to evaluate a model"
@@ -88,9 +96,9 @@ class Row:
             raise UsageError(
                 f"row {self.name} trains; split, rule, tta and resize are for rows that evaluate (of)"
             )
-        if self.tune and not self.changes:
+        if self.tune and not (self.of and (self.changes or self.images)):
             raise UsageError(
-                f"row {self.name} has neither a split nor a rule of its own to tune the rest for"
+                f"row {self.name} has neither a split, a rule nor images of its own to tune a model's decoder for"
             )
         if self.of and self.set:
             raise UsageError(f"row {self.name} evaluates the model of {self.of}; set is for rows that train")
@@ -155,6 +163,9 @@ class Images:
     tune: tuple[Source, ...]
     test: tuple[Source, ...]
 
+    def __post_init__(self) -> None:
+        _check_sets(self, f"images {self.name}")
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -199,10 +210,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Milestone:
-    """A score on the validation images (``mAP``, ``AP50``, ``IoU_nucleus``, ``IoU_touching``) that is to be reached."""
+    """A score on the validation images (one of those that curves show, no loss) that is to be reached."""
 
     score: str
     at: float
+
+    def __post_init__(self) -> None:
+        check_known(
+            self.score, [name for name in SCORES["curves"] if name not in LOSSES], "score of a milestone"
+        )
+        if not math.isfinite(self.at):
+            raise UsageError(f"at of milestone {self.score} must be a number, got {self.at}")
 
 
 @dataclass(frozen=True)
@@ -274,6 +292,7 @@ class StudyFile:
     images: tuple[Images, ...] = ()
 
     def __post_init__(self) -> None:
+        _check_sets(self, "the study")
         self._check_doubled()
         self._check_rows()
         for figure in self.figure:
@@ -323,6 +342,12 @@ class StudyFile:
                     raise UsageError(
                         f"table {table.title!r} compares rows of different images: {', '.join(pair)}"
                     )
+
+
+def _check_sets(images: Images | StudyFile, whose: str) -> None:
+    for name in ("tune", "test"):
+        if not getattr(images, name):
+            raise UsageError(f"{name} of {whose} names no images")
 
 
 def file_name(title: str) -> str:

@@ -25,10 +25,10 @@ from nuxel.data.thin import crop_windows, thin
 from nuxel.errors import InterruptedRunError, NuxelError, UsageError
 from nuxel.export.atomic import replacing
 from nuxel.labels.relabel import relabel
-from nuxel.names import RUN_RECIPE
+from nuxel.names import RUN_METRICS, RUN_RECIPE
 from nuxel.systems.system import Prepares
 from nuxel.training.epoch_log import EpochLog
-from nuxel.training.export import LAST
+from nuxel.training.export import LAST, read_weights
 from nuxel.training.module import TrainingModule
 from nuxel.training.precision import resolve_precision
 from nuxel.training.recipe import Recipe
@@ -78,6 +78,8 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     if isinstance(recipe.system, Prepares):
         recipe.system.prepare(module.network, (labels for _, labels in images))
     ready = checkpoint if resume and checkpoint.exists() else None
+    if ready:
+        read_weights(ready)  # says so if it is damaged
     views = _views(recipe, images, [item.group for item in training])
     if recipe.init is not None and ready is None:
         start_from(module, recipe.init, _first_batches(recipe, views))
@@ -117,6 +119,10 @@ def _record(recipe: Recipe) -> str:
 
 def _check_folder(recipe: Recipe, out: Path, *, resume: bool) -> None:
     record = out / RUN_RECIPE
+    if not record.exists() and (out / RUN_METRICS).exists():
+        raise UsageError(
+            f"{out / RUN_METRICS}: exists already, and is of no run of nuxel; choose another folder"
+        )
     # Lightning, or torchrun, runs the command again for each further device
     if not record.exists() or os.environ.get("LOCAL_RANK", "0") != "0":
         return
