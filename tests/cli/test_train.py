@@ -347,6 +347,17 @@ class TestRefused:
         checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
         assert "last.ckpt: the checkpoint is damaged" in self.refused(capsys, recipe, copy, "--resume")
 
+    def test_a_stage_that_leaves_nothing_to_train(self, capsys, recipe: Path, tmp_path: Path) -> None:
+        """US-Net's segmentation branch alone has no weights outside ``unet``."""
+        text = recipe.read_text()
+        start = text.index("[network]")
+        network = '[network]\nbranches = "segmentation"\nwidths = [4, 4, 4, 4, 4, 4, 4]\n'
+        schedule = '[schedule]\ncrop = 64\nworkers = 0\nstages = [{ epochs = 1, freeze = ["unet"] }]\n'
+        other = tmp_path / "us_net.toml"
+        other.write_text(text[:start].replace("multihead_unet", "us_net") + network + schedule)
+        said = self.refused(capsys, other, tmp_path / "run")
+        assert "freeze = ['unet'] leaves nothing of this network to train" in said
+
     def test_to_continue_with_another_recipe(self, capsys, recipe: Path, unbroken: Path) -> None:
         said = self.refused(capsys, recipe, unbroken, "--resume", "--set", "schedule.epochs=6")
         assert "started with another recipe" in said

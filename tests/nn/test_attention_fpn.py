@@ -106,8 +106,8 @@ def test_alpha_lies_between_0_and_1_and_has_the_size_of_its_level(
     channels = 1 if variant == "pixel" else WIDTH
     for k, alpha in enumerate(alphas):
         assert alpha.shape == (2, channels, height << (2 - k), width << (2 - k))
-        assert alpha.min() > 0
-        assert alpha.max() < 1
+        assert alpha.min() >= 0  # a sigmoid, which rounds to its ends far from 0
+        assert alpha.max() <= 1
     assert [level.shape[2:] for level in pyramid[:2]] == [alpha.shape[2:] for alpha in alphas]
 
 

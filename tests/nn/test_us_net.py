@@ -270,3 +270,12 @@ class TestFinding:
         boxes = torch.tensor([[-5.0, -5, 5, 5]])
         found, _ = best_boxes(torch.ones(1), torch.zeros(1, 4), boxes, (4, 3), **self.settings())
         assert found.tolist() == [[0, 0, 3, 4]]
+
+
+def test_a_true_box_that_overlaps_no_default_box_has_none() -> None:
+    """And takes none from another: SSD's rule would give it the first of all."""
+    boxes = torch.tensor([[0.0, 0.0, 8.0, 8.0], [8.0, 0.0, 16.0, 8.0], [16.0, 0.0, 24.0, 8.0]])
+    far, near = [50.0, 50.0, 51.0, 51.0], [9.0, 1.0, 12.0, 7.0]
+    assert match(boxes, torch.tensor([far]), 0.5).tolist() == [-1, -1, -1]
+    assert match(boxes, torch.tensor([far, near]), 0.5).tolist() == [-1, 1, -1]
+    assert match(boxes, torch.zeros(0, 4), 0.5).tolist() == [-1, -1, -1]

@@ -51,6 +51,19 @@ def bright(toy_card: ModelCard) -> Brightness:
     return Brightness(toy_card)
 
 
+def test_maps_that_are_no_numbers_are_no_nuclei(bright: Brightness) -> None:
+    """Nor a success with none, as a cast to 8 bits would have it."""
+
+    class Damaged(Brightness):
+        def __call__(self, window: NDArray[np.uint8], inner: Box | None = None) -> NDArray[np.float32]:
+            maps = super().__call__(window, inner)
+            maps[0, -1, -1] = np.nan
+            return maps
+
+    with pytest.raises(NuxelError, match=r"the maps of the model .* are not numbers"):
+        run_network(ScaledImage(np.zeros((64, 64, 3), np.uint8)), Damaged(bright.card), Options())
+
+
 class TestOptions:
     @pytest.mark.parametrize(
         "given",

@@ -14,7 +14,7 @@ from torchvision.models.detection.roi_heads import project_masks_on_boxes
 from torchvision.ops import masks_to_boxes
 
 from nuxel.decode.detections import DetectionRule, Detections, decode_detections
-from nuxel.errors import UsageError
+from nuxel.errors import NuxelError, UsageError
 from nuxel.image.resample import ScaledImage
 from nuxel.predict.detect import find
 from nuxel.predict.model import Model
@@ -114,6 +114,21 @@ class TestLosses:
         for name, part in trained.network.named_children():
             assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters()), name
 
+    def test_a_nucleus_that_no_anchor_overlaps_is_not_all_of_them(self) -> None:
+        """Torchvision would take every anchor that has the greatest IoU with it, though that is 0."""
+        rpn = module().network.rpn
+        anchors = torch.tensor([[0.0, 0.0, 8.0, 8.0], [8.0, 0.0, 16.0, 8.0]])
+        near, far = [1.0, 1.0, 7.0, 8.0], [60.0, 60.0, 61.0, 61.0]
+        for boxes, expected in (([far], [0, 0]), ([near, far], [1, 0]), ([], [0, 0])):
+            target = {"boxes": torch.tensor(boxes).reshape(-1, 4)}
+            labels, _ = rpn.assign_targets_to_anchors([anchors], [target])
+            assert labels[0].tolist() == expected
+
+    def test_a_batch_of_one_where_normalisation_has_one_value_left(self) -> None:
+        trained = module(backbone="skresnet18")
+        with pytest.raises(NuxelError, match=r"batch of 1 of 64 x 64 pixels .* batch of at least 2"):
+            losses(trained, two_nuclei())
+
     def test_an_image_without_nuclei_teaches_that_there_are_none(self) -> None:
         trained = module()
         found = losses(trained, np.zeros((64, 64), np.int32))
@@ -187,6 +202,10 @@ class TestParts:
 
 WRONG = [
     ({"anchors": [8, 16]}, "anchors must hold one positive side for each of the 3 levels, got .8.0, 16.0."),
+    (
+        {"anchors": [1, 16, 32]},
+        "anchors must be more than 1 pixel wide and high at all ratios, got one of 0.71",
+    ),
     ({"extra": "pool"}, "for each of the 4 levels"),
     ({"levels": 5}, "1 to 4 levels, got levels 5"),
     ({"ratios": [1, -1]}, "ratios must hold positive numbers"),
@@ -213,12 +232,13 @@ def test_what_is_wrong_is_one_sentence(network: dict[str, Any], words: str) -> N
         ("detection", {"rpn_nms": 1.5}, "rpn_nms must lie above 0 and not above 1"),
         ("detection", {"most": 0}, "most must be at least 1"),
         ("detection", {"box_min_score": 1.0}, "box_min_score must lie between 0 and 1"),
+        ("decoder_rule", {"mask_scale": 1.5}, "mask_scale must be 1, got 1.5: masks of this network span"),
     ],
 )
 def test_sampling_and_detection_are_checked(table: str, values: dict[str, Any], words: str) -> None:
     raw = recipe().raw
     with pytest.raises(UsageError, match=words):
-        make_recipe({**raw, table: {**raw[table], **values}})
+        make_recipe({**raw, table: {**raw.get(table, {}), **values}})
 
 
 @pytest.fixture(scope="module")

@@ -49,9 +49,9 @@ def test_the_loss_is_the_weighted_sum() -> None:
     }
 
 
-@pytest.mark.parametrize("loss", [{"cross_entropy": 0.0}, {"soft_dice": -1.0}])
+@pytest.mark.parametrize("loss", [{"cross_entropy": 0.0}, {"soft_dice": -1.0}, {"soft_dice": float("inf")}])
 def test_weights_that_cannot_be(loss: dict[str, float]) -> None:
-    with pytest.raises(UsageError, match="must not be negative, and not all zero"):
+    with pytest.raises(UsageError, match="must be finite, not negative, and not all zero"):
         recipe(**loss)
 
 

@@ -108,6 +108,11 @@ class TestLosses:
         assert all(p.grad.isfinite().all() for p in trained.parameters() if p.grad is not None)
         assert found.get("location", torch.zeros(())).item() == 0
         assert found.get("refinement", torch.zeros(())).item() == 0
+        if (
+            trained.network.refinement is not None
+        ):  # on several devices each needs a gradient of every parameter
+            assert all(p.grad is not None for p in trained.network.refinement.parameters())
+            assert all(b.isfinite().all() for b in trained.network.refinement.buffers())
         if label == 0:
             assert found["loss"] > 0
         else:
@@ -622,6 +627,11 @@ WRONG = [
     ("network", {"block": "dense", "widths": [8] * 6 + [6]}, "multiples of 4"),
     ("network", {"sizes": [25, 52]}, "sizes must hold one for each of the 3 maps, got .25.0, 52.0."),
     ("network", {"scales": []}, "scales must hold positive numbers"),
+    (
+        "network",
+        {"sizes": [1, 2, 3]},
+        "boxes must be more than 1 pixel wide and high at all sizes, scales and",
+    ),
     ("network", {"ratios": [1, -1]}, "ratios must hold positive numbers"),
     ("network", {"branches": "detection", "refinement": False}, "no map to cut masks out of"),
     ("detection", {"matched_iou": 0.0}, "matched_iou must lie above 0"),

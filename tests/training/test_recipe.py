@@ -17,6 +17,16 @@ MINIMAL = {"system": "multihead_unet"}
 SHIPPED = sorted(path for path in RECIPES.rglob("*.toml") if path.name != "study.toml")
 
 
+@pytest.mark.parametrize("system", ["fcn8s", "us_net", "attention_mask_rcnn", "partial_mask_rcnn"])
+def test_views_of_networks_that_know_no_sizes_are_about_as_large_as_their_images(system: str) -> None:
+    """In prediction images keep their own scale, and so they must in training."""
+    assert make_recipe({"system": system}).augmentation.zoom_range == (0.8, 1.25)
+    assert make_recipe({"system": system, "augmentation": {"diameter": 30}}).augmentation.zoom_range is None
+    given = {"system": system, "augmentation": {"zoom_range": [1, 2], "blur_p": 0.5}}
+    assert make_recipe(given).augmentation.zoom_range == (1, 2)
+    assert make_recipe({"system": "multihead_unet"}).augmentation.zoom_range is None
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_recipes_are_right(path: Path) -> None:
     recipe = read_recipe(path)

@@ -1,7 +1,8 @@
 """From the multi-head U-Net's maps to nuclei: clumps from the nucleus map, split from markers in the other two.
 
 Source: multi-head U-Net paper, section 5.3.1: the markers are the shrunk nuclei minus the touching borders, and a
-watershed grows them. From its future work: a random walker instead. The control splits nothing.
+watershed grows them. It floods the sum of the nucleus and shrunk maps minus the touching one, where the paper has the
+nucleus map alone. From its future work: a random walker instead. The control splits nothing.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 from itertools import product
 from typing import Self
 
@@ -323,12 +324,13 @@ def _shared(nuclei: list[Nucleus], shape: tuple[int, int], min_area: int, side: 
         owner[window][won], held[won] = index, probability[won]
         return bool(won.any())
 
-    to_judge = set(range(len(nuclei)))
+    to_judge = [-index for index in reversed(range(len(nuclei)))]  # a heap, the last in rank first
+    waiting = set(range(len(nuclei)))
     for index in range(len(nuclei)):
         claim(index)
     while to_judge:
-        index = max(to_judge)
-        to_judge.remove(index)
+        index = -heappop(to_judge)
+        waiting.remove(index)
         nucleus = nuclei[index]
         mine = owner[nucleus.window] == index
         region = largest_region(mine)
@@ -339,7 +341,10 @@ def _shared(nuclei: list[Nucleus], shape: tuple[int, int], min_area: int, side: 
             masks[index] = masks[index] & ~lost
             owner[nucleus.window][lost] = highest[nucleus.window][lost] = -1
             near = set().union(*(in_square[square] for square in _squares(nucleus, side)))
-            to_judge |= {other for other in sorted(near) if claim(other)}
+            for other in sorted(near):
+                if claim(other) and other not in waiting:
+                    waiting.add(other)
+                    heappush(to_judge, -other)
     parts = ((one, owner[one.window] == index) for index, one in enumerate(nuclei))
     return [one._replace(mask=part) for one, part in parts if part.any()]
 

@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from nuxel.errors import NuxelError
+
 ACTIVATIONS: dict[str, type[nn.ReLU | nn.ELU | nn.SELU]] = {"relu": nn.ReLU, "elu": nn.ELU, "selu": nn.SELU}
 PADDINGS: dict[str, Literal["zeros", "replicate"]] = {"zero": "zeros", "mirror": "replicate"}
 
@@ -126,3 +128,13 @@ def initialise(module: nn.Module, scheme: str) -> None:
             INITIALISERS[scheme](part)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+
+
+def explained(error: ValueError, images: Tensor) -> Exception:
+    """A sentence in place of what batch normalisation says of a batch that it cannot learn from; others as they are."""
+    if "more than 1 value per channel" not in str(error):
+        return error
+    return NuxelError(
+        f"batch normalisation cannot learn from one value a channel, which is what a batch of {len(images)} of "
+        f"{images.shape[2]} x {images.shape[3]} pixels leaves of this network; train with a batch of at least 2"
+    )

@@ -109,12 +109,14 @@ def match(boxes: Tensor, truth: Tensor, least: float) -> Tensor:
 
     It is the one with the greatest IoU, if that is at least ``least``. Each true box has at least the default box that
     it overlaps most, whatever the IoU, so that none is lost for being too small or too large (SSD paper, section
-    2.2); but if two have the same one, only the latter.
+    2.2); but if two have the same one, only the latter. One that overlaps no default box has none.
     """
-    if not len(truth):
+    ious = box_iou(truth, boxes)
+    overlapped = torch.nonzero((ious > 0).any(1))[:, 0]
+    if not len(overlapped):
         return torch.full((len(boxes),), -1, dtype=torch.int64, device=boxes.device)
-    matches: Tensor = SSDMatcher(least)(box_iou(truth, boxes))
-    return matches
+    matches: Tensor = SSDMatcher(least)(ious[overlapped])
+    return torch.where(matches < 0, matches, overlapped[matches])
 
 
 def encode(truth: Tensor, boxes: Tensor) -> Tensor:

@@ -191,6 +191,10 @@ def run_network(view: ScaledImage, network: Network, options: Options) -> NDArra
 
     def answer(tile: Tile) -> NDArray[np.uint8]:
         maps = network(view.window(tile.window), tile.inner)[needed]
+        if np.isnan(maps.min()):
+            raise NuxelError(
+                f"the maps of the model {card.title} are not numbers (NaN): its weights are damaged"
+            )
         np.multiply(maps, 255, out=maps)
         np.rint(maps, out=maps)
         return maps.astype(np.uint8)

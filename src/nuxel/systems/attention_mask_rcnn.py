@@ -28,8 +28,9 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from nuxel.decode.detections import DetectionRule
+from nuxel.errors import UsageError
 from nuxel.nn.attention_fpn import AttentionFPN
-from nuxel.nn.blocks import answer_in_full, in_full
+from nuxel.nn.blocks import answer_in_full, explained, in_full
 from nuxel.nn.pyramid_backbone import PyramidBackbone
 from nuxel.predict.card import ATTENTION
 from nuxel.systems.mask_rcnn_config import DetectionConfig, LossConfig, NetworkConfig, SamplingConfig
@@ -158,7 +159,10 @@ class MaskRCNNNetwork(nn.Module):
         return found
 
     def _look(self, images: Tensor) -> tuple[OrderedDict[str, Tensor], list[Tensor]]:
-        levels, alphas = self.pyramid(self.backbone(images))
+        try:
+            levels, alphas = self.pyramid(self.backbone(images))
+        except ValueError as error:
+            raise explained(error, images) from None
         return OrderedDict(zip(self.names, levels, strict=True)), alphas
 
 
@@ -213,6 +217,12 @@ class AttentionMaskRCNN:
     needs_background = True
     masks = ()
     stride = _STRIDE
+
+    def __post_init__(self) -> None:
+        if self.decoder_rule.mask_scale != 1:
+            raise UsageError(
+                f"mask_scale must be 1, got {self.decoder_rule.mask_scale}: masks of this network span their boxes"
+            )
 
     @property
     def diameters(self) -> tuple[float, float]:

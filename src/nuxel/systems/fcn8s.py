@@ -5,6 +5,7 @@ Source: "MLP Coursework 4: Instance Segmentation of Nucleus Images" (FCN-8s and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -42,10 +43,13 @@ class LossConfig:
     soft_dice: float = 0.0
 
     def __post_init__(self) -> None:
-        if min(self.cross_entropy, self.soft_dice) < 0 or not self.cross_entropy + self.soft_dice > 0:
+        if (
+            min(self.cross_entropy, self.soft_dice) < 0
+            or not 0 < self.cross_entropy + self.soft_dice < math.inf
+        ):
             raise UsageError(
-                f"weights of losses must not be negative, and not all zero, got cross_entropy {self.cross_entropy} and "
-                f"soft_dice {self.soft_dice}"
+                "weights of losses must be finite, not negative, and not all zero, got cross_entropy "
+                f"{self.cross_entropy} and soft_dice {self.soft_dice}"
             )
 
 

@@ -58,6 +58,11 @@ class NetworkConfig:
             )
         if not self.ratios or not all(ratio > 0 for ratio in self.ratios):
             raise UsageError(f"ratios must hold positive numbers, got {list(self.ratios)}")
+        thinnest = min(self.anchors) * min(min(self.ratios), 1 / max(self.ratios)) ** 0.5
+        if thinnest <= 1:
+            raise UsageError(
+                f"anchors must be more than 1 pixel wide and high at all ratios, got one of {thinnest:.2g}"
+            )
         for key in ("width", "box_head"):
             if getattr(self, key) < 1:
                 raise UsageError(f"{key} must be at least 1, got {getattr(self, key)}")

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from nuxel.data.targets import TargetRule, multihead_targets
 from nuxel.decode.clumps import ClumpRule
-from nuxel.errors import NuxelError, UsageError
+from nuxel.errors import UsageError
 from nuxel.losses.segmentation import cross_entropy, masked_smooth_l1, soft_dice, weighted_cross_entropy
-from nuxel.nn.blocks import ACTIVATIONS, INITIALISERS, PADDINGS, ConvStyle, in_full, initialise
+from nuxel.nn.blocks import ACTIVATIONS, INITIALISERS, PADDINGS, ConvStyle, explained, in_full, initialise
 from nuxel.nn.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, load_imagenet_weights
 from nuxel.nn.inception_se import InceptionSEUpBlock
 from nuxel.nn.multihead_unet import ConcatUpBlock, SubpixelHead, UNetDecoder, UpBlock
@@ -265,12 +265,7 @@ class MultiheadUNetNetwork(nn.Module):
         try:
             maps: Tensor = in_full(self.head(self.decoder(self.encoder((images - self.mean) / self.std))))
         except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise NuxelError(
-                f"batch normalisation cannot learn from one value a channel, which is what a batch of {len(images)} of "
-                f"{images.shape[2]} x {images.shape[3]} pixels leaves of this network; train with a batch of at least 2"
-            ) from None
+            raise explained(error, images) from None
         return maps
 
 

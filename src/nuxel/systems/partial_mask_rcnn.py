@@ -255,6 +255,7 @@ class PartialMaskRCNN(AttentionMaskRCNN):
     name = "partial_mask_rcnn"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.sampling.unknown == "unproposed" and not self.network.module:
             raise UsageError(
                 '[sampling] unknown = "unproposed" needs the module; without it choose "ignore" or "background"'

@@ -11,7 +11,8 @@ _MOSTLY = 0.5
 
 
 class CautiousProposals(RegionProposalNetwork):  # type: ignore[misc]
-    """Torchvision's, but for anchors of which nobody knows whether they are background: these teach nothing.
+    """Torchvision's, but for anchors of which nobody knows whether they are background: these teach nothing. And a
+    nucleus that overlaps no anchor has none; torchvision's would take all for it.
 
     A target may hold, beside its ``boxes``, ``unknown`` and ``proposed``: see :func:`is_doubtful`.
     """
@@ -19,7 +20,11 @@ class CautiousProposals(RegionProposalNetwork):  # type: ignore[misc]
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        labels, matched = super().assign_targets_to_anchors(anchors, targets)
+        reached = [
+            {"boxes": target["boxes"][(box_iou(target["boxes"], boxes) > 0).any(1)]}
+            for boxes, target in zip(anchors, targets, strict=True)
+        ]
+        labels, matched = super().assign_targets_to_anchors(anchors, reached)
         for label, boxes, target in zip(labels, anchors, targets, strict=True):
             if "unknown" in target:
                 like = None

@@ -88,6 +88,11 @@ class NetworkConfig:
             raise UsageError(
                 f"sizes must hold one for each of the {len(_STRIDES)} maps, got {list(self.sizes)}"
             )
+        thinnest = min(self.sizes) * min(self.scales) * min(min(self.ratios), 1 / max(self.ratios)) ** 0.5
+        if thinnest <= 1:
+            raise UsageError(
+                f"boxes must be more than 1 pixel wide and high at all sizes, scales and ratios, got {thinnest:.2g}"
+            )
         if self.branches == "detection" and not self.refinement:
             raise UsageError(
                 "the detection branch alone has no map to cut masks out of; set refinement = true"
@@ -158,7 +163,7 @@ class LossConfig:
 @dataclass(frozen=True)
 class USNetRule(DetectionRule):
     """The decoder of detections with US-Net's defaults: pixels that several nuclei claim go by probability, and masks
-    span 1.2 times the sides of their boxes, the "scaled bounding boxes" of section 3.1."""
+    span 1.2 times the sides of their boxes: the "scaled bounding boxes" of section 3.1, which names no factor."""
 
     overlap: str = "probability"
     mask_scale: float = 1.2
@@ -228,15 +233,16 @@ class USNetNetwork(nn.Module):
     def _refinement_loss(
         self, refinement: nn.Module, seen: Tensor, wanted: list[dict[str, Tensor]], annotated: Tensor
     ) -> Tensor:
-        """Of a data set of patches, cut around the nuclei of the batch; 0 if there are none."""
-        boxes, masks = [], []
+        """Of a data set of patches, cut around the nuclei of the batch.
+
+        Without any it is 0, of no patch: on several devices each must have a gradient of every parameter.
+        """
+        boxes, masks = [], [seen.new_zeros(0, 1, PATCH, PATCH)]
         for one in wanted:
             drawn = torch.randperm(len(one["boxes"]), device=seen.device)[:_PATCHES]
             boxes.append(self._grown(jittered(one["boxes"][drawn])))
             if len(drawn):
                 masks.append(cut(one["masks"][drawn][:, None].float(), list(boxes[-1][:, None])))
-        if not masks:
-            return seen.new_zeros(())
         patches = cut(torch.cat([seen, annotated], 1), boxes)
         inputs, known = patches[:, :-1], patches[:, -1:] >= 0.5  # beyond the image RoIAlign finds zeros
         target = (torch.cat(masks) >= 0.5).float()

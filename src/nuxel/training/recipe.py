@@ -98,6 +98,9 @@ class Recipe:
 
 _TABLES = {"data": Data, "schedule": Schedule, "augmentation": Augmentation, "about": About}
 
+_OWN_SCALE = (0.8, 1.25)
+"""Zoom of the views of networks that predict at the image's own scale, since they cannot tell how large nuclei are."""
+
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read and check a recipe; ``overrides`` are ``table.key=value`` with TOML values.
@@ -145,6 +148,11 @@ def make_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
                 f"{where}: [schedule] freeze must list some of {', '.join(system.parts)} or none, and not all, "
                 f"got {list(stage.freeze)}"
             )
+    if (
+        "log_diameter" not in system.maps
+        and not {"zoom_range", "diameter"} & raw.get("augmentation", {}).keys()
+    ):
+        tables["augmentation"] = dataclasses.replace(tables["augmentation"], zoom_range=_OWN_SCALE)
     if lacking := [name for name in system.decoder_rule.maps if name not in system.maps]:
         raise UsageError(
             f"{where}: [decoder_rule] needs the map {lacking[0]}, which the network does not have; add it to [network] "

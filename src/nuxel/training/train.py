@@ -77,6 +77,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     module = TrainingModule(recipe, out / "pictures")
     if isinstance(recipe.system, Prepares):
         recipe.system.prepare(module.network, (labels for _, labels in images))
+    _check_stages(recipe, module)
     ready = checkpoint if resume and checkpoint.exists() else None
     if ready:
         read_weights(ready)  # says so if it is damaged
@@ -157,6 +158,16 @@ def _thinned(recipe: Recipe, images: list[Whole]) -> list[Whole]:
         labels = [relabel(truth[window]) for truth, window in zip(labels, windows, strict=True)]
         pixels = [image[window] for image, window in zip(pixels, windows, strict=True)]
     return list(zip(pixels, labels, strict=True))
+
+
+def _check_stages(recipe: Recipe, module: TrainingModule) -> None:
+    """Refuse a stage that leaves nothing to train: a network may have no weights in some of its parts."""
+    groups = recipe.system.parameter_groups(module.network)
+    for stage in recipe.schedule.stages:
+        if not any(weights for part, weights in groups.items() if part not in stage.freeze):
+            raise NuxelError(
+                f"[schedule] freeze = {list(stage.freeze)} leaves nothing of this network to train"
+            )
 
 
 def _check_annotations(recipe: Recipe, labels: list[NDArray[np.int32]]) -> None:
