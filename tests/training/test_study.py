@@ -29,7 +29,7 @@ from nuxel.metrics.average_precision import average_precision
 from nuxel.metrics.overlap import overlap_table
 from nuxel.predict.detect import attention_of
 from nuxel.predict.model import Model
-from nuxel.predict.pipeline import Options, segment_normalised
+from nuxel.predict.pipeline import Options, decoder_rule, segment_normalised
 from nuxel.training import study as study_module
 from nuxel.training import study_figures
 from nuxel.training.epoch_log import read_rows
@@ -276,11 +276,16 @@ class TestResult:
     def test_its_decoder_may_be_tuned_on_images_of_its_own(self, folder: Path, finished, monkeypatch) -> None:
         change(folder, 'images = "one" }', 'images = "one", tune = true }')
         study, tuned = read_study(folder, "small"), []
-        monkeypatch.setattr(study_module, "_tune_others", lambda *given: tuned.append(given[1:]))
+
+        def tune(model: Model, images: list, held: dict) -> tuple:
+            tuned.append(([item.image.stem for item in images], dict(held)))
+            return decoder_rule(model.card, Options()), 0.5
+
+        monkeypatch.setattr(study_module, "tune_decoder", tune)
         out = Path(shutil.copytree(finished[1], folder / "out"))
         assert run_study(study, out, only=["apart"]) == {}
-        ((held, images),) = tuned
-        assert (held, [item.image.stem for item in images]) == ({}, ["a"])
+        assert tuned == [(["a"], {})]
+        assert results(out)["apart 0"]["tuned"] == {"val mAP": 0.5}
 
     def test_a_row_may_have_images_of_its_own(self, finished) -> None:
         study, out, _ = finished
@@ -342,9 +347,9 @@ class TestTuning:
         assert changed.scores["val mAP"] < score
 
     def test_with_nothing_held_it_is_that_of_every_model(self, finished, model: Model) -> None:
-        annotated = find_all(finished[0].file.tune)
-        rule, score = tune_decoder(model, annotated)
-        study_module._tune_others(model, {}, annotated)
+        tune = finished[0].file.tune
+        rule, score = tune_decoder(model, find_all(tune))
+        study_module._changed(model, Row("other", "Other", of="first", images="one", tune=True), tune)
         assert model.card.decoder_rule == dataclasses.asdict(rule)
         assert model.card.scores == {"val mAP": round(score, 4)}
         assert rule.min_area < 150

@@ -95,19 +95,22 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _evaluated(options: argparse.Namespace, predicted: Path) -> Evaluation:
+    from nuxel.cli.progress import progress_bar
     from nuxel.evaluation.evaluate import evaluate
 
-    return evaluate(
-        predicted,
-        options.truth,
-        index=options.index,
-        threshold=options.iou,
-        hausdorff=options.hausdorff,
-        boxes=options.boxes,
-        allow_missing=options.allow_missing,
-        where=dict(options.where),
-        group=options.group,
-    )
+    with progress_bar("evaluate") as advance:
+        return evaluate(
+            predicted,
+            options.truth,
+            index=options.index,
+            progress=lambda done, total, _: advance(done, total, None),
+            threshold=options.iou,
+            hausdorff=options.hausdorff,
+            boxes=options.boxes,
+            allow_missing=options.allow_missing,
+            where=dict(options.where),
+            group=options.group,
+        )
 
 
 def _refuse_bad_outputs(options: argparse.Namespace) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from nuxel.cli.shared import path_given
-from nuxel.cli.train import train_half
+from nuxel.cli.shared import path_given, require_training
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    train_half()
+    require_training()
     from nuxel.training.export import export_run
 
     card = export_run(options.run_folder, options.out, tune=options.tune, half=options.half)

@@ -20,12 +20,12 @@ class Row(Protocol):
 
 
 @contextmanager
-def progress_bar(verb: str) -> Iterator[Callable[[int, int, Row], None]]:
-    """Give a function to call after each input with (done, total, row); ``verb`` is the command's."""
+def progress_bar(verb: str) -> Iterator[Callable[[int, int, Row | None], None]]:
+    """Give a function to call after each input with (done, total, row or None); ``verb`` is the command's."""
     bar = progressbar.ProgressBar(fd=sys.stderr) if sys.stderr.isatty() else None
 
-    def advance(done: int, total: int, row: Row) -> None:
-        if row.status == "failed":
+    def advance(done: int, total: int, row: Row | None) -> None:
+        if row and row.status == "failed":
             # at once, so that it is known even if the run does not reach its end
             start = "\r\033[K" if bar else ""
             print(f"{start}nuxel {verb}: {row.reason}", file=sys.stderr, flush=True)

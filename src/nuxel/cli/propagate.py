@@ -7,7 +7,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nuxel.cli.shared import add_finding, add_reading, finding_of, path_given, reading_of, tidy_end
+from nuxel.cli.shared import (
+    add_finding,
+    add_reading,
+    finding_of,
+    path_given,
+    reading_of,
+    require_training,
+    tidy_end,
+)
 from nuxel.errors import UsageError
 from nuxel.names import RUN_RECIPE
 
@@ -84,9 +92,7 @@ def _network(name: str) -> Network | Detector:
             raise UsageError(
                 f"{name}: is no training run; give a run, a model file or the name of a shipped model"
             )
-        from nuxel.cli.train import train_half
-
-        train_half("a run folder (a model file does not)")
+        require_training("a run folder (a model file does not)")
         from nuxel.training.export import load_run
         from nuxel.training.validate import TorchNetwork
 

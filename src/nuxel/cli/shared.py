@@ -1,4 +1,4 @@
-"""Options that several verbs have, and how a verb ends when it is told to."""
+"""What several verbs share: options, warnings as sentences, what training needs, and how a verb ends when told to."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import argparse
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
+
+from nuxel.errors import UsageError
 
 if TYPE_CHECKING:
     from nuxel.image.read import Reading
@@ -82,3 +85,26 @@ def tidy_end() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+@contextlib.contextmanager
+def warnings_told(tell: Callable[[str], None]) -> Iterator[None]:
+    """While active, warnings are sentences for the user, without the place in the code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: tell(str(message))
+        yield
+
+
+def require_training(what: str = "training") -> None:
+    """Make sure that the training half, which ``what`` needs, is installed.
+
+    Raises
+    ------
+    UsageError
+        If it is not.
+    """
+    from nuxel.predict.self_test import TRAINING, installed_packages
+
+    installed = installed_packages()
+    if missing := [name for name in TRAINING if installed[name] is None]:
+        raise UsageError(f"{what} needs {', '.join(missing)}; install it with: pip install 'nuxel[train]'")

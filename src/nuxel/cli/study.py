@@ -6,8 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nuxel.cli.shared import path_given
-from nuxel.cli.train import train_half, warnings_told
+from nuxel.cli.shared import path_given, require_training, warnings_told
 from nuxel.errors import UsageError
 
 
@@ -43,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if options.seeds < 0:
         raise UsageError(f"--seeds must not be negative, got {options.seeds}")
-    train_half()
+    require_training()
     from nuxel.training.study import run_study
     from nuxel.training.study_file import read_study
     from nuxel.training.study_page import write_page

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
-from nuxel.cli.shared import path_given
+from nuxel.cli.shared import path_given, require_training, warnings_told
 from nuxel.errors import InterruptedRunError, NuxelError, UsageError
 
 
@@ -35,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    train_half()
+    require_training()
     from nuxel.training.folds import train_folds
     from nuxel.training.recipe import make_recipe, read_recipe
     from nuxel.training.train import train
@@ -61,28 +58,5 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-@contextmanager
-def warnings_told(tell: Callable[[str], None]) -> Iterator[None]:
-    """While active, warnings are sentences for the user, without the place in the code."""
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: tell(str(message))
-        yield
-
-
 def _tell(text: str) -> None:
     print(f"nuxel train: {text}", file=sys.stderr, flush=True)
-
-
-def train_half(what: str = "training") -> None:
-    """Make sure that the training half, which ``what`` needs, is installed.
-
-    Raises
-    ------
-    UsageError
-        If it is not.
-    """
-    from nuxel.predict.self_test import TRAINING, installed_packages
-
-    installed = installed_packages()
-    if missing := [name for name in TRAINING if installed[name] is None]:
-        raise UsageError(f"{what} needs {', '.join(missing)}; install it with: pip install 'nuxel[train]'")

@@ -38,7 +38,6 @@ from nuxel.image.formats import stem
 from nuxel.image.resample import ScaledImage, resize_labels
 from nuxel.instances import Instances
 from nuxel.labels.relabel import relabel
-from nuxel.metrics.average_precision import MatchTally
 from nuxel.metrics.pixels import foreground_iou, pixel_accuracy
 from nuxel.predict.cpu import available_cpus
 from nuxel.predict.detect import Found, attention_of
@@ -52,7 +51,7 @@ from nuxel.training.study_file import Job, Result, Study, changed_rule
 from nuxel.training.study_page import PAGE, read_results, write_page
 from nuxel.training.study_schema import Images, Picture, Row, StudyFile
 from nuxel.training.train import train
-from nuxel.training.tune import climb, tune_decoder
+from nuxel.training.tune import tune_decoder
 from nuxel.training.validate import boxes_ap50, compared_boxes, foreground_of
 
 _SCORES = {
@@ -264,29 +263,11 @@ def _changed(model: Model, row: Row, tune: Sequence[Source]) -> Model:
         rule = changed_rule(decoder_rule(model.card, Options()), row)
         model.card = dataclasses.replace(model.card, decoder_rule=dataclasses.asdict(rule), scores={})
     if row.tune:
-        _tune_others(model, row.changes, find_all(tune))
+        chosen, score = tune_decoder(model, find_all(tune), held=row.changes)
+        model.card = dataclasses.replace(
+            model.card, decoder_rule=dataclasses.asdict(chosen), scores={"val mAP": round(score, 4)}
+        )
     return model
-
-
-def _tune_others(model: Model, held: Mapping[str, Any], annotated: Sequence[Annotated]) -> None:
-    """Choose the decoder's parameters as :func:`nuxel.training.tune.tune_decoder`, but for those that are held."""
-    cases = [(look_at(image, model, Options())[1], truth) for image, truth in map(read_annotated, annotated)]
-    start = decoder_rule(model.card, Options())
-
-    def score(rule: Any) -> float:
-        if any(getattr(rule, name) != getattr(start, name) for name in held):
-            return -1.0  # lower than any score, so that it is not chosen
-        card = dataclasses.replace(model.card, decoder_rule=dataclasses.asdict(rule))
-        tally = MatchTally()
-        for seen, truth in cases:
-            shape = (truth.shape[0], truth.shape[1])
-            tally.add(truth, decode_seen(seen, shape, card, Options()).labels)
-        return tally.mean_average_precision()
-
-    chosen, best = climb(start, score)
-    model.card = dataclasses.replace(
-        model.card, decoder_rule=dataclasses.asdict(chosen), scores={"val mAP": round(best, 4)}
-    )
 
 
 def _score(network: Model, row: Row, test: Sequence[Source]) -> tuple[dict[str, float], list[dict[str, Any]]]:

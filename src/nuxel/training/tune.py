@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -48,7 +48,9 @@ LEAST_GAIN = 0.001
 R = TypeVar("R", bound=Rule)
 
 
-def tune_decoder(network: Network | Detector, annotated: Iterable[Annotated]) -> tuple[Rule, float]:
+def tune_decoder(
+    network: Network | Detector, annotated: Iterable[Annotated], held: Container[str] = ()
+) -> tuple[Rule, float]:
     """The parameters with the best score on annotated images, starting from those of the network's card.
 
     Parameters
@@ -57,6 +59,8 @@ def tune_decoder(network: Network | Detector, annotated: Iterable[Annotated]) ->
         A network; its card names the decoder's present parameters, of which ``split`` stays.
     annotated
         Images that were not trained on.
+    held
+        Names of parameters that stay as they are.
 
     Returns
     -------
@@ -74,11 +78,12 @@ def tune_decoder(network: Network | Detector, annotated: Iterable[Annotated]) ->
             tally.add(truth, decode_seen(seen, shape, card, Options()).labels)
         return tally.mean_average_precision()
 
-    return climb(decoder_rule(network.card, Options()), score)
+    return climb(decoder_rule(network.card, Options()), score, held)
 
 
-def climb(rule: R, score: Callable[[R], float]) -> tuple[R, float]:
-    """Vary one parameter at a time around the best so far, until a whole round over its grid changes nothing.
+def climb(rule: R, score: Callable[[R], float], held: Container[str] = ()) -> tuple[R, float]:
+    """Vary one parameter at a time around the best so far, until a whole round over its grid changes nothing; those
+    that are ``held`` stay.
 
     Examples
     --------
@@ -88,7 +93,7 @@ def climb(rule: R, score: Callable[[R], float]) -> tuple[R, float]:
     """
     grid = GRIDS[type(rule)]
     unused = ("marker_threshold", "min_marker_area") if getattr(rule, "split", "") == "none" else ()
-    names = [name for name in grid if name not in unused]
+    names = [name for name in grid if name not in unused and name not in held]
     best, best_score = rule, score(rule)
     changed = True
     while changed:
