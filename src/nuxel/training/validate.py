@@ -15,6 +15,7 @@ from torchvision.ops import nms
 from nuxel.data.dataset import Annotated, read_annotated
 from nuxel.decode.decoders import DETECTIONS
 from nuxel.decode.detections import DetectionRule, Detections
+from nuxel.export.atomic import replacing
 from nuxel.export.overlay import draw_overlay
 from nuxel.export.png import encode_png
 from nuxel.image.resample import ScaledImage, resize_labels
@@ -180,7 +181,8 @@ class Validation:
             np.pad(p, ((0, height - p.shape[0]), (0, 4), (0, 0)), constant_values=128) for p in self.pictures
         ]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode_png(np.ascontiguousarray(np.hstack(padded))))
+        with replacing(path) as part:
+            part.write_bytes(encode_png(np.ascontiguousarray(np.hstack(padded))))
 
 
 def compared_boxes(found: Detections, truth: NDArray[np.int32]) -> ScoredBoxes:
