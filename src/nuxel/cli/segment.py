@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_reading(parser)
     add_finding(parser)
-    parser.add_argument("--tile-size", type=int, metavar="N", help="side of a tile in pixels")
+    parser.add_argument(
+        "--tile-size", type=int, metavar="N", help="side of a tile in pixels (default: as memory allows)"
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="processors to use (default: all available)")
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs"

@@ -29,8 +29,6 @@ Seen = NDArray[np.uint8] | Found
 
 
 _LARGEST_SCALE = 16
-_BYTES = 4
-"""Of a pixel of the view: maps of the nuclei."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +141,9 @@ def look_at(
 def _view(image: NDArray[np.uint8], scale: float) -> ScaledImage:
     view = ScaledImage(image, scale)
     try:
-        refuse_too_large(*view.shape, _BYTES)
+        refuse_too_large(
+            *view.shape, 1
+        )  # as a grey image, so that what could be read is not too large at its own scale
     except NuxelError:
         raise NuxelError(
             f"its {image.shape[0]} x {image.shape[1]} pixels at the scale {scale:g} would be {view.shape[0]} x "
