@@ -34,16 +34,16 @@ TOY_CARD = ModelCard(
 Discs = NDArray[np.uint8]
 
 
-def write_toy_model(path: Path, metadata: str | None = TOY_CARD.to_json()) -> Path:
+def write_toy_model(path: Path, metadata: str | None = TOY_CARD.to_json(), steepness: float = 4.0) -> Path:
     """An ONNX file: the mean of 3 x 3 pixels and all channels, steepened, is the nucleus and the shrunk map."""
     onnx = pytest.importorskip("onnx")
     node, numbers = onnx.helper.make_node, onnx.numpy_helper.from_array
-    constants = {"half": 0.5, "four": 4.0, "zero": 0.0, "one": 1.0}
+    constants = {"half": 0.5, "steepness": steepness, "zero": 0.0, "one": 1.0}
     nodes = [
         node("ReduceMean", ["image"], ["grey"], axes=[1], keepdims=1),
         node("AveragePool", ["grey"], ["mean"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
         node("Sub", ["mean", "half"], ["centred"]),
-        node("Mul", ["centred", "four"], ["steep"]),
+        node("Mul", ["centred", "steepness"], ["steep"]),
         node("Add", ["steep", "half"], ["raised"]),
         node("Clip", ["raised", "zero", "one"], ["nucleus"]),
         node("Mul", ["nucleus", "zero"], ["nothing"]),
@@ -74,9 +74,11 @@ def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_toy_model(tmp_path: Path) -> Callable[..., Path]:
     """Write a toy model whose card has some fields changed, or whose metadata is any text, or missing."""
 
-    def make(name: str = "changed.onnx", *, metadata: str | None = "", **changes: object) -> Path:
+    def make(
+        name: str = "changed.onnx", *, metadata: str | None = "", steepness: float = 4.0, **changes: object
+    ) -> Path:
         text = dataclasses.replace(TOY_CARD, **changes).to_json() if metadata == "" else metadata
-        return write_toy_model(tmp_path / name, text)
+        return write_toy_model(tmp_path / name, text, steepness)
 
     return make
 

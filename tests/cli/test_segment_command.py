@@ -221,6 +221,18 @@ class TestSeveralModels:
         assert record["model"]["file"] == f"{toy_model.name} + {toy_model.name}"
         assert read_labels(tmp_path / "out" / "a_labels.tif").max() == 4
 
+    def test_the_other_options_reach_the_job_too(
+        self, save_discs: Save, run: Callable[..., int], toy_model: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        jobs: list[files.Job] = []
+        monkeypatch.setattr(files, "segment_files", lambda _, job, __: jobs.append(job) or [])
+        image = save_discs("a.png")
+        assert run(image) == run(image, "--tta", "--format", "run-length", "--model", toy_model) == 0
+        plain, full = jobs
+        assert (plain.options.tta, plain.formats, plain.attention) == (False, (), None)
+        assert (full.options.tta, tuple(full.formats), full.attention) == (True, ("run-length",), None)
+        assert full.model.name == f"{toy_model.name} + {toy_model.name}"
+
     def test_test_time_augmentation_finds_the_same_of_a_model_that_is_symmetric(
         self, save_discs: Save, run: Callable[..., int], tmp_path: Path
     ) -> None:

@@ -5,8 +5,10 @@ import pytest
 from PIL import Image
 
 from nuxel.errors import NuxelError
+from nuxel.export.colours import NEIGHBOUR_GAP, choose_colours
 from nuxel.export.overlay import draw_overlay, write_overlay
 from nuxel.instances import Instances
+from nuxel.labels.border import border_pixels
 from nuxel.labels.read import read_labels
 from nuxel.labels.relabel import relabel
 
@@ -110,3 +112,14 @@ def test_every_real_nucleus_is_outlined():
     nuclei = Instances(relabel(read_labels(folder / "labels" / "01_1.png")))
     outlined = np.unique(nuclei.labels[changed(display, nuclei)])
     np.testing.assert_array_equal(outlined, np.arange(1, len(nuclei) + 1))
+
+
+def test_each_nucleus_has_the_colour_that_was_chosen_for_it():
+    labels = np.arange(1, 101).reshape(10, 10).repeat(7, axis=0).repeat(7, axis=1).astype(np.int32)
+    padded = np.pad(labels, NEIGHBOUR_GAP + 1)
+    colours = choose_colours(padded, border_pixels(padded), 100)
+    drawn = draw_overlay(np.zeros((*labels.shape, 3), np.uint8), Instances(labels))
+    for number in range(1, 101):
+        own = drawn[(labels == number) & drawn.any(axis=2)]
+        assert len(own)
+        assert (own == colours[number - 1]).all()

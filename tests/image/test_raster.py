@@ -246,3 +246,16 @@ def test_interlaced_png(tmp_path: Path, colour: np.ndarray) -> None:
     data = header + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png").pixels, colour)
+
+
+def test_a_plain_picture_is_no_bomb(tmp_path: Path) -> None:
+    Picture.fromarray(np.zeros((2000, 2000), np.uint8)).save(tmp_path / "a.jpg", quality=30)
+    assert 4e6 / (tmp_path / "a.jpg").stat().st_size > 50
+    assert read_image(tmp_path / "a.jpg").pixels.shape == (2000, 2000, 1)
+
+
+def test_dots_that_are_not_square_are_no_pixel_size(tmp_path: Path) -> None:
+    Picture.fromarray(np.zeros((9, 13), np.uint8)).save(tmp_path / "a.jpg", dpi=(25400, 12700))
+    assert read_image(tmp_path / "a.jpg").pixel_size_um is None
+    Picture.fromarray(np.zeros((9, 13), np.uint8)).save(tmp_path / "b.jpg", dpi=(25400, 25400))
+    assert read_image(tmp_path / "b.jpg").pixel_size_um == pytest.approx(1)

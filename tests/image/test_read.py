@@ -289,3 +289,18 @@ def test_real_ome_tiff() -> None:
 )
 def test_real_files_of_formats_to_come(name: str, form: str) -> None:
     assert form in refusal(SHARED / name)
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg", "bmp", "tiff"])
+def test_the_bytes_of_the_pixels_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    Picture.fromarray(np.zeros((9, 13, 3), np.uint8)).save(tmp_path / "a", form)
+    monkeypatch.setattr(reader, "available_memory", lambda: 9 * 13 * 10.0 + 1)
+    with pytest.raises(NuxelError, match="more than this machine grants"):
+        read_image(tmp_path / "a")
+
+
+def test_a_channel_named_max_is_no_projection(tmp_path: Path) -> None:
+    named = {"axes": "CYX", "Channel": {"Name": ["DAPI", "GFP"]}}
+    tifffile.imwrite(tmp_path / "a.ome.tif", np.zeros((2, 9, 13), np.uint8), metadata=named)
+    with pytest.raises(NuxelError, match="has no channel 'max'"):
+        read_image(tmp_path / "a.ome.tif", channel="max")

@@ -152,3 +152,11 @@ def test_no_label_is_invented(shape):
     resized = resize_labels(labels, shape)
     assert resized.shape == shape
     assert set(resized.ravel()) <= set(labels.ravel())
+
+
+@pytest.mark.parametrize("scale", [0.125, 0.3, 0.5])
+def test_the_squares_that_a_shrunken_view_is_made_of_have_no_seams(scale):
+    strip = np.random.default_rng(0).integers(0, 256, (40, 8000, 3)).astype(np.uint8)
+    view = ScaledImage(strip, scale)
+    whole = np.asarray(Image.fromarray(strip).resize(view.shape[::-1], Image.Resampling.BILINEAR))
+    assert np.abs(view.window((0, 0, *view.shape)).astype(int) - whole).max() <= 1

@@ -542,3 +542,19 @@ def test_format_is_named(write: Write) -> None:
     assert describe_image(write(noise((H, W))))["format"] == "TIFF"
     assert describe_image(write(noise((H, W)), imagej=True))["format"] == "ImageJ TIFF"
     assert describe_image(write(noise((H, W)), ome=True))["format"] == "OME-TIFF"
+
+
+def test_two_samples_of_no_stated_kind_are_channels(tmp_path: Path) -> None:
+    array = np.zeros((9, 13, 2), np.uint8)
+    tifffile.imwrite(
+        tmp_path / "a.tif", array, photometric="minisblack", planarconfig="contig", extrasamples=[0]
+    )
+    assert describe_image(tmp_path / "a.tif")["axes"] == "CYX"
+
+
+def test_an_image_of_half_the_pixels_is_no_smaller_view(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        for side in (40, 28):
+            tif.write(np.zeros((side, side), np.uint8), photometric="minisblack", metadata=None)
+    with pytest.raises(NuxelError, match="several images"):
+        read_image(tmp_path / "a.tif")

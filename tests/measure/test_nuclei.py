@@ -175,3 +175,9 @@ def test_seventy_thousand_specks_in_a_million_pixels():
     np.testing.assert_array_equal(table["centroid_y"], 4 * rows.ravel() + 1.5)
     np.testing.assert_array_equal(table["centroid_x"], 4 * columns.ravel() + 1.5)
     assert not table["touches_edge"].any()
+
+
+def test_sums_of_large_integers_do_not_overflow():
+    bright = np.full((1, 4, 1), 2**32 - 1, np.uint32)
+    table = measure_nuclei(Instances(np.ones((1, 4), np.int32)), bright, channel_names=["grey"])
+    assert table["mean_intensity"].tolist() == [2**32 - 1]

@@ -739,6 +739,60 @@ def test_a_killed_run_leaves_no_half_file_and_is_continued(
     assert [row.nuclei for row in rows] == [4, 4, 4, 4]
 
 
+class TestRecords:
+    def test_size_and_scale(
+        self, save_discs: Save, make_toy_model: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        model = Model(make_toy_model(diameters=(32.0, 64.0)), threads=1)
+        (row,) = segment_files([save_discs("a.png")], Job(model, tmp_path / "out"))
+        assert row.diameter == pytest.approx(16)
+        assert row.scale == pytest.approx((32 * 64) ** 0.5 / 16)
+        (line,) = read_csv(tmp_path / "out" / "summary.csv")
+        assert (float(line["diameter"]), float(line["scale"])) == pytest.approx((16, 2.82843))
+
+    def test_a_doubtful_pixel_size(self, save_discs: Save, toy_model: Path, tmp_path: Path) -> None:
+        job = Job(Model(toy_model, threads=1), tmp_path / "out", reading=Reading(pixel_size_um=0.01))
+        (row,) = segment_files([save_discs("a.png")], job)
+        assert "um across" in row.reason
+
+    def test_what_was_read_and_where_it_ran(self, save_discs: Save, toy_model: Path, tmp_path: Path) -> None:
+        job = Job(Model(toy_model, threads=1), tmp_path / "out", Options(scale=1), Reading(pixel_size_um=0.5))
+        (row,) = segment_files([save_discs("a.png")], job)
+        record = json.loads((job.out / "run.json").read_text())
+        assert record["parameters"]["pixel_size_um"] == 0.5
+        assert record["provider"] == "CPUExecutionProvider"
+        assert record["seconds"] >= row.seconds > 0
+        assert record["started"][:4] >= "2024"
+
+    def test_columns_have_the_names_of_the_channels(
+        self, toy_model: Path, tmp_path: Path, draw_discs: Callable[..., np.ndarray]
+    ) -> None:
+        Image.fromarray(np.stack([draw_discs()] * 3, 2)).save(tmp_path / "c.png")
+        segment_files(
+            [tmp_path / "c.png"], Job(Model(toy_model, threads=1), tmp_path / "out", Options(scale=1))
+        )
+        assert "mean_green" in (tmp_path / "out" / "c_nuclei.csv").read_text().splitlines()[0]
+
+
+def test_a_person_s_json_is_kept(save_discs: Save, job: Job) -> None:
+    job.out.mkdir(parents=True)
+    (job.out / "run.json").write_text('{"mine": 1}')
+    with pytest.raises(UsageError, match=r"run\.json: exists already"):
+        segment_files([save_discs("a.png")], job)
+    assert (job.out / "run.json").read_text() == '{"mine": 1}'
+
+
+def test_a_link_to_an_input_in_the_place_of_a_product(
+    save_discs: Save, toy_model: Path, tmp_path: Path
+) -> None:
+    job = Job(Model(toy_model, threads=1), tmp_path / "out", Options(scale=1), overwrite=True)
+    one, other = save_discs("a.png"), save_discs("b.png")
+    job.out.mkdir()
+    (job.out / "a_overlay.png").symlink_to(other)
+    with pytest.raises(UsageError, match="would be replaced by a result"):
+        segment_files([one, other], job)
+
+
 def test_a_run_that_is_interrupted_records_what_it_did(save_discs: Save, job: Job, tmp_path: Path) -> None:
     for name in "ab":
         save_discs(f"in/{name}.png")

@@ -64,6 +64,52 @@ def test_maps_that_are_no_numbers_are_no_nuclei(bright: Brightness) -> None:
         run_network(ScaledImage(np.zeros((64, 64, 3), np.uint8)), Damaged(bright.card), Options())
 
 
+class Slanted(Brightness):
+    """Believes more in what is on the right."""
+
+    def __call__(self, window: NDArray[np.uint8], inner: Box | None = None) -> NDArray[np.float32]:
+        maps = super().__call__(window)
+        maps[0] *= np.linspace(0, 1, window.shape[1], dtype=np.float32)
+        return crop(maps, inner)
+
+
+def test_with_tta_the_network_sees_eight_views(toy_card: ModelCard) -> None:
+    image = np.full((32, 48, 3), 200, np.uint8)
+    networks = Slanted(toy_card), Slanted(toy_card)
+    plain, turned = (
+        run_network(ScaledImage(image), network, Options(tta=tta))
+        for network, tta in zip(networks, (False, True), strict=True)
+    )
+    assert (len(networks[0].windows), len(networks[1].windows)) == (1, 8)
+    assert np.ptp(plain[0]) > 150
+    assert np.ptp(turned[0]) < 60
+
+
+class TestPixelSize:
+    def test_it_gives_the_size_where_nothing_is_seen(self, bright: Brightness) -> None:
+        black = np.zeros((64, 64, 3), np.uint8)
+        assert segment_normalised(black, bright, Options(), 0.1).size.diameter == pytest.approx(80)
+        assert segment_normalised(black, bright, Options()).size.diameter is None
+
+    def test_it_is_doubted_where_nuclei_say_otherwise(
+        self, bright: Brightness, draw_discs: Callable[..., NDArray[np.uint8]]
+    ) -> None:
+        found = segment_normalised(normalise(draw_discs()), bright, Options(), 0.01)
+        assert found.size.diameter == pytest.approx(16)
+        assert found.warning.startswith("at 0.01 um a pixel the nuclei would be 0.16 um across")
+
+
+def test_maps_of_a_shrunken_view_are_decoded_at_the_size_of_the_image(toy_card: ModelCard) -> None:
+    small = np.zeros((24, 24), np.uint8)
+    small[4:12, 4:12] = 255
+    small[20:22, 20:22] = 255  # 64 pixels of the image, but the least area holds at the network's scale
+    card = dataclasses.replace(toy_card, decoder_rule={"min_area": 20})
+    nuclei = decode_maps(np.stack([small, small, 0 * small]), (96, 96), card, Options())
+    assert len(nuclei) == 1
+    assert nuclei.labels[16, 16] == 0  # interpolated, not repeated: corners are round
+    assert nuclei.labels[20:44, 20:44].all()
+
+
 class TestOptions:
     @pytest.mark.parametrize(
         "given",

@@ -49,6 +49,42 @@ def test_finds_the_diameter_although_the_network_is_drawn_to_what_it_knows(diame
     assert estimate_diameter(IMAGE, Judge(diameter, drawn_towards_20)) == pytest.approx(diameter, rel=0.2)
 
 
+@pytest.mark.parametrize("diameter", [4.5, 5.5, 7])
+def test_small_nuclei_are_looked_at_enlarged(diameter):
+    judge = Judge(diameter, drawn_towards_20)
+    assert estimate_diameter(IMAGE, judge) == pytest.approx(diameter, rel=0.15)
+    assert len(judge.looks) > 1
+
+
+class Votes:
+    """Says of the first pixels of a window how large their nucleus is, and how sure it is of them."""
+
+    card = Judge.card
+
+    def __init__(self, sizes, sure):
+        self.sizes, self.sure = sizes, sure
+
+    def __call__(self, window):
+        maps = np.zeros((4, *window.shape[:2]), np.float32)
+        maps[0].ravel()[: len(self.sure)] = self.sure
+        maps[3].ravel()[: len(self.sizes)] = np.log2(np.array(self.sizes) / REFERENCE_DIAMETER)
+        return maps
+
+
+@pytest.mark.parametrize(
+    ("sizes", "sure", "found"),
+    [
+        ([20.0] * 25 + [55.0] * 24, [0.9] * 49, 20),  # the median, not the mean
+        ([20.0] * 25 + [10.0] * 60, [0.9] * 25 + [0.3] * 60, 20),  # only what is probably a nucleus
+        ([20.0] * 20, [0.9] * 20, 20),
+        ([20.0] * 19, [0.9] * 19, None),  # too few pixels to go by
+    ],
+)
+def test_whose_vote_counts(sizes, sure, found):
+    image = np.zeros((64, 64, 3), np.uint8)
+    assert estimate_diameter(image, Votes(sizes, sure)) == (found and pytest.approx(found))
+
+
 def test_a_trusted_size_needs_one_look():
     judge = Judge(20, drawn_towards_20)
     estimate_diameter(IMAGE, judge)

@@ -198,6 +198,23 @@ class TestArrays:
             segment(draw_discs(), scale=3)
 
 
+def test_a_doubtful_pixel_size_is_a_warning(toy_model: Path, draw_discs: Draw, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="give --pixel-size if that size is wrong"):
+        nuxel.segment(draw_discs(), model=toy_model, pixel_size_um=0.01)
+    tifffile.imwrite(tmp_path / "a.tif", draw_discs(), resolution=(1e6, 1e6), resolutionunit="CENTIMETER")
+    with pytest.warns(UserWarning, match="at 0.01 um a pixel"):  # the file's own
+        nuxel.segment(tmp_path / "a.tif", model=toy_model)
+
+
+def test_several_models_are_averaged(make_toy_model: Callable[..., Path], draw_discs: Draw) -> None:
+    """One is sure of four nuclei, the other says a half everywhere."""
+    sure, unsure = (make_toy_model(f"{steepness}.onnx", steepness=steepness) for steepness in (4.0, 0.0))
+    how: dict[str, Any] = {"scale": 1, "threshold": 0.6}
+    assert len(nuxel.segment(draw_discs(), model=unsure, **how)) == 0
+    both = nuxel.segment(draw_discs(), model=[sure, unsure], **how)
+    assert both.scores == pytest.approx([0.75] * 4, abs=0.05)
+
+
 class TestFiles:
     def test_as_the_array_that_it_holds(
         self, segment: Callable[..., Any], draw_discs: Draw, tmp_path: Path

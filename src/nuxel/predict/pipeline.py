@@ -141,9 +141,8 @@ def look_at(
 def _view(image: NDArray[np.uint8], scale: float) -> ScaledImage:
     view = ScaledImage(image, scale)
     try:
-        refuse_too_large(
-            *view.shape, 1
-        )  # as a grey image, so that what could be read is not too large at its own scale
+        # as a grey image: what could be read is not too large at its own scale
+        refuse_too_large(*view.shape, 1)
     except NuxelError:
         raise NuxelError(
             f"its {image.shape[0]} x {image.shape[1]} pixels at the scale {scale:g} would be {view.shape[0]} x "
