@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -242,3 +243,19 @@ class TestSeveralModels:
         assert run(image, "--scale", "1", "--tta") == 0
         assert summary(tmp_path)[0]["status"] == "done"  # another result, so not skipped
         assert np.array_equal(read_labels(tmp_path / "out" / "a_labels.tif"), plain)
+
+
+def test_a_terminal_shows_a_bar(
+    save_discs: Save,
+    run: Callable[..., int],
+    tmp_path: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    save_discs("in/a.png")
+    (tmp_path / "in" / "b.png").write_bytes(b"")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert run(tmp_path / "in", "--scale", "1") == 1
+    said = capsys.readouterr().err
+    assert "2 of 2" in said
+    assert "\r\033[Knuxel segment: " in said  # the failure has a line of its own

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -20,6 +21,10 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nuxel.cli.main import main
+from nuxel.training import graph
+from nuxel.training import train as train_module
+from nuxel.training.recipe import read_recipe
+from nuxel.training.validate import Validation
 
 RECIPE = """
 system = "multihead_unet"
@@ -435,3 +440,99 @@ def test_two_processes_train_one_model_together(recipe: Path, tmp_path: Path) ->
     assert [row["epoch"] for row in rows(out)] == ["0", "1"]
     assert checkpoint(out)["global_step"] == 4
     assert all(torch.isfinite(value).all() for value in checkpoint(out)["state_dict"].values())
+
+
+def checkpoint_of(run: Path, name: str) -> dict[str, Any]:
+    return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+QUICK = ("--set", "schedule.epochs=1", "--set", "schedule.steps_per_epoch=1", "--set", "data.val=[]")
+
+
+@pytest.mark.parametrize(("scores", "best"), [((0.9, 0.1), 1), ((0.1, 0.9), 3)])
+def test_the_best_checkpoint_is_that_of_the_highest_score(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scores: tuple[float, float], best: int
+) -> None:
+    told = iter(scores)
+    monkeypatch.setattr(Validation, "scores", lambda _: {"mAP": next(told)})
+    out = tmp_path / "run"
+    assert main(["train", str(recipe), "--out", str(out), "--set", "schedule.epochs=4"]) == 0
+    assert checkpoint_of(out, "best")["epoch"] == best
+
+
+def test_gradients_are_clipped_and_weights_averaged_as_the_recipe_says(recipe: Path, tmp_path: Path) -> None:
+    read = read_recipe(recipe, ["schedule.gradient_clip=0.25"])
+    assert train_module._trainer(read, tmp_path, validating=False).gradient_clip_val == 0.25
+    for decay, same in ((0, True), (0.9, False)):
+        out = tmp_path / f"run{decay}"
+        changes = ("--set", f"schedule.average_decay={decay}", *QUICK, "--set", "schedule.steps_per_epoch=3")
+        assert main(["train", str(recipe), "--out", str(out), *changes]) == 0
+        state = checkpoint_of(out, "last")
+        raw = state["current_model_state"]
+        assert all(torch.equal(state["state_dict"][key], value) for key, value in raw.items()) == same
+
+
+class Touches:
+    """What a checkpoint could hold to run code: unpickled, it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("how", ["export", "resume", "init"])
+def test_a_checkpoint_that_would_run_code_is_refused(
+    recipe: Path, unbroken: Path, tmp_path: Path, how: str
+) -> None:
+    run, path = Path(shutil.copytree(unbroken, tmp_path / "run")), tmp_path / "done"
+    last = run / "checkpoints" / "last.ckpt"
+    torch.save({**checkpoint_of(run, "last"), "more": Touches(path)}, last)
+    command = {
+        "export": ["export-model", run, "--out", tmp_path / "m.onnx"],
+        "resume": ["train", recipe, "--out", run, "--resume"],
+        "init": ["train", recipe, "--out", tmp_path / "two", "--init", run],
+    }[how]
+    assert main([str(part) for part in command]) != 0
+    assert not path.exists()
+    torch.load(last, weights_only=False)
+    assert path.exists()
+
+
+def test_folds(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    changes = [f"--set=schedule.{key}=1" for key in ("epochs", "steps_per_epoch", "validate_every")]
+    command = ["train", str(recipe), "--out", str(tmp_path / "run"), "--folds", "2", *changes]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert "over 2 folds" in said.out
+    assert "nuxel train: fold 0:" in said.err
+    assert main(command) == 2
+    assert main([*command, "--resume"]) == 0
+
+
+def test_half_of_the_size(unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "_LARGE", 8)
+    for name, more in (("whole", []), ("half", ["--half"])):
+        assert main(["export-model", str(unbroken), "--out", str(tmp_path / f"{name}.onnx"), *more]) == 0
+    whole, half = ((tmp_path / f"{name}.onnx").stat().st_size for name in ("whole", "half"))
+    assert half < 0.75 * whole
+
+
+def test_on_the_competition_s_own_layout(recipe: Path, tmp_path: Path) -> None:
+    """``<id>/images`` with one image and ``<id>/masks`` with one mask a nucleus."""
+    for name in "ab":
+        labels = np.asarray(Image.open(recipe.parent / "labels" / f"{name}.png"))
+        for kind in ("images", "masks"):
+            (tmp_path / "set" / name / kind).mkdir(parents=True)
+        shutil.copy(recipe.parent / "images" / f"{name}.png", tmp_path / "set" / name / "images")
+        for number in np.unique(labels[labels > 0]):
+            mask = Image.fromarray((labels == number).astype(np.uint8) * 255)
+            mask.save(tmp_path / "set" / name / "masks" / f"{number}.png")
+    folder = f'data.train=[{{ folder = "{(tmp_path / "set").as_posix()}" }}]'
+    runs = []
+    for change in ([], ["--set", folder]):
+        out = tmp_path / f"run{len(runs)}"
+        assert main(["train", str(recipe), "--out", str(out), *QUICK, *change]) == 0
+        runs.append(checkpoint_of(out, "last")["state_dict"])
+    assert all(torch.equal(runs[0][key], runs[1][key]) for key in runs[0])

@@ -439,3 +439,80 @@ def test_the_part_that_is_seen_is_all_that_is_read(side: int, shares: list[float
     part = seen_part(places, side)
     assert 0 <= part.start < part.stop <= side
     torch.testing.assert_close(read(part), read(slice(0, side)), rtol=0, atol=1e-9)
+
+
+class TestEachChange:
+    """What a key asks for happens, and not only its random draw."""
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "stain_p",
+            "grey_p",
+            "light_p",
+            "shading_p",
+            "blur_p",
+            "resolution_p",
+            "noise_p",
+            "shuffle_p",
+            "invert_p",
+            "concentration_p",
+            "emboss_p",
+            "dropout_p",
+        ],
+    )
+    def test_the_picture_is_another(self, name: str) -> None:
+        how = dataclasses.replace(STILL, **{name: 1.0})
+        picture = torch.from_numpy(np.random.default_rng(0).uniform(0.2, 0.8, (3, 32, 32)).astype(np.float32))
+        labels = torch.zeros(32, 32, dtype=torch.int32)
+        same = random_appearance(picture.clone(), labels, STILL, np.random.default_rng(0))
+        assert torch.allclose(same, picture, atol=1e-6)
+        changed = [
+            random_appearance(picture.clone(), labels, how, np.random.default_rng(seed)) for seed in range(8)
+        ]
+        assert sum(bool((one - picture).abs().mean() > 1e-3) for one in changed) >= 6
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"stretch": 0.3}, {"shear": 0.3}, {"elastic_p": 1.0}, {"piecewise_p": 1.0}, {"perspective_p": 1.0}],
+    )
+    def test_the_view_is_bent(self, change: dict[str, float]) -> None:
+        """Beyond what turning, flipping and moving it could do: the nearest rigid motion leaves a third of a pixel."""
+        axis = np.arange(32) - 15.5
+        grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
+        how = dataclasses.replace(STILL, zoom_range=(1, 1), **change)
+        left = []
+        for seed in range(8):
+            places = augment._places((64, 64), 32, 1.0, how, np.random.default_rng(seed)).reshape(-1, 2)
+            places = places - places.mean(0)
+            u, _, v = np.linalg.svd(grid.T @ places)
+            left.append(np.abs(places - grid @ (u @ v)).max())
+        assert sum(rest > 0.3 for rest in left) >= 6
+
+    def test_it_is_turned_by_any_angle(self) -> None:
+        how = dataclasses.replace(STILL, zoom_range=(1, 1))
+        angles = []
+        for seed in range(20):
+            places = augment._places((64, 64), 32, 1.0, how, np.random.default_rng(seed))
+            angles.append(np.degrees(np.arctan2(*(places[-1, 0] - places[0, 0]))) % 90)
+        assert np.histogram(angles, 3, (0, 90))[0].min() >= 2
+
+    def test_an_image_that_is_not_square_keeps_its_shape(self) -> None:
+        labels = np.zeros((40, 160), np.int32)
+        labels[10:30, 60:100] = 1
+        how = dataclasses.replace(STILL, zoom_range=(0.5, 0.5), turn=False)
+        _, drawn = random_warp(encoded(labels), labels, 80, how, np.random.default_rng(0))
+        largest = np.bincount(drawn[drawn > 0]).argmax()
+        rows, columns = np.nonzero(drawn == largest)
+        assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == pytest.approx((10, 20), abs=1)
+
+    @pytest.mark.parametrize(
+        ("how", "low", "high"),
+        [({"diameter_octaves": 0.5}, 0.3, 0.7), ({"wide_p": 1.0}, 0.8, 1.6), ({}, 0, 1e-6)],
+    )
+    def test_diameters_vary(self, how: dict[str, float], low: float, high: float) -> None:
+        labels = np.zeros((64, 64), np.int32)
+        labels[20:40, 20:40] = 1
+        varied = dataclasses.replace(STILL, **how)
+        zooms = [np.log2(augment._zoom(labels, varied, np.random.default_rng(seed))) for seed in range(200)]
+        assert low <= np.std(zooms) <= high

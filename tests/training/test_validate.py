@@ -12,11 +12,14 @@ from scipy import ndimage
 
 from nuxel.data.targets import TargetRule, multihead_targets
 from nuxel.decode.detections import DetectionRule, Detections
+from nuxel.export.overlay import draw_overlay
 from nuxel.image.resample import ScaledImage
+from nuxel.instances import Instances
 from nuxel.predict.card import ModelCard
 from nuxel.predict.detect import find
 from nuxel.systems.multihead_unet import MultiheadUNet
 from nuxel.tiling.grid import Box, crop
+from nuxel.training import validate
 from nuxel.training.recipe import make_recipe
 from nuxel.training.validate import Validation
 
@@ -205,3 +208,15 @@ class TestDetections:
         validation = Validation(Finder(toy_card))
         validation.add(np.zeros((40, 70, 3), np.uint8), np.zeros((40, 70), np.int32))
         assert validation.scores()["box_AP50"] == validation.scores()["pixel_accuracy"] == 1
+
+
+def test_the_picture_has_the_prediction_above_the_truth() -> None:
+    image = np.full((20, 30, 3), 9, np.uint8)
+    predicted, true = np.zeros((2, 20, 30), np.int32)
+    predicted[2:8, 2:8] = 1
+    true[10:18, 20:28] = 1
+    above, below = (draw_overlay(image, Instances(labels)) for labels in (predicted, true))
+    assert not np.array_equal(above, below)
+    shown = validate._beside(image, Instances(predicted), Instances(true))
+    assert np.array_equal(shown[:20], above)
+    assert np.array_equal(shown[24:], below)

@@ -80,10 +80,10 @@ def propagate(annotations: Labels, proposals: Instances, taken: int = 0) -> Prop
 
     Examples
     --------
-    >>> annotations = np.array([[5, -1, -1, -1, -1, -1, 0, 0]], np.int32)
+    >>> annotations = np.array([[5, 5, -1, -1, -1, -1, 0, 0]], np.int32)
     >>> found = Instances(np.array([[1, 1, 1, 0, 2, 2, 2, 3]], np.int32), np.array([0.9, 0.8, 0.7], np.float32))
     >>> propagate(annotations, found).labels.tolist()
-    [[5, -1, -1, -1, 6, 6, 0, 0]]
+    [[5, 5, -1, -1, 6, 6, 0, 0]]
     """
     if annotations.shape != proposals.labels.shape:
         raise NuxelError(

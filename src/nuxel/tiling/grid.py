@@ -131,7 +131,7 @@ def fit_tile(shape: tuple[int, int], halo: int, stride: int, largest_window: int
     Examples
     --------
     >>> fit_tile((512, 512), 64, 16, 512 * 512), fit_tile((512, 512), 64, 16, 400 * 400)
-    ((512, 512), (256, 512))
+    ((512, 512), (512, 176))
     """
     height, width = (_up(side, stride) for side in shape)
     halo = _up(halo, stride)
