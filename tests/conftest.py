@@ -9,10 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 from PIL import Image
 
 from nuxel.predict.card import METADATA_KEY, ModelCard
+
+# On a busy machine an example may take long, which says nothing of what it tests.
+settings.register_profile("nuxel", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("nuxel")
 
 TOY_CARD = ModelCard(
     title="bright is nucleus",

@@ -67,7 +67,7 @@ def predicted(draw: st.DrawFn) -> Instances:
 
 class TestPropagate:
     @given(annotated, predicted())
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     def test_no_annotation_is_altered_or_dropped(self, annotations: Labels, found: Instances) -> None:
         result = propagate(annotations, found)
         assert result.labels.dtype == np.int32
@@ -81,7 +81,7 @@ class TestPropagate:
         )
 
     @given(annotated, predicted())
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     def test_what_is_added_is_a_models_nucleus_or_the_larger_part_of_one(
         self, annotations: Labels, found: Instances
     ) -> None:
@@ -109,7 +109,7 @@ class TestPropagate:
         assert set(result.scores) == set(range(highest + 1, number + 1))
 
     @given(annotated, predicted())
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     def test_what_is_found_again_is_not_added_again(self, annotations: Labels, found: Instances) -> None:
         """A second round, with what the first one gave as annotations, adds nothing: the loop can go on for ever."""
         first = propagate(annotations, found)
@@ -118,7 +118,7 @@ class TestPropagate:
         assert not second.scores
 
     @given(predicted())
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     def test_without_annotations_it_is_the_model_s_answer(self, found: Instances) -> None:
         result = propagate(np.full(SHAPE, -1, np.int32), found)
         assert np.array_equal(result.labels, np.where(found.labels > 0, found.labels, -1))

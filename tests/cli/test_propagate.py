@@ -15,8 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from nuxel.annotate import files
+from nuxel.annotate.tasks import Task
 from nuxel.cli.main import main
+from nuxel.image.read import Reading
 from nuxel.labels.read import read_labels
+from nuxel.predict.pipeline import Options
 
 Capture = pytest.CaptureFixture[str]
 Set = tuple[Path, NDArray[np.int32]]
@@ -49,6 +53,25 @@ def said(capsys: Capture) -> str:
     assert captured.out == ""
     (line,) = captured.err.splitlines()
     return line
+
+
+def test_every_option_reaches_the_run(some: Set, toy_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, truth = some
+    given: list[tuple[list[Task], files.Propagation]] = []
+    monkeypatch.setattr(files, "propagate_files", lambda tasks, how, _: given.append((tasks, how)) or [])
+    reading = ("--channel", "DAPI", "--z", "max", "--t", 2, "--pixel-size", 0.25)
+    finding = ("--diameter", 30, "--threshold", 0.4, "--min-area", 12)
+    own = ("--partial", "--complete", "--tolerance", 2.5, "--truth", folder / "truth")
+    assert run(toy_model, folder) == run(toy_model, folder, *reading, *finding, *own) == 0
+    (tasks, plain), (others, full) = given
+    assert (plain.partial, plain.complete, plain.tolerance) == (False, False, 1.0)
+    assert (plain.options, plain.reading) == (Options(), Reading())
+    assert all(task.annotations and task.truth is None for task in tasks)
+    assert (full.partial, full.complete, full.tolerance) == (True, True, 2.5)
+    assert full.options == Options(diameter=30, threshold=0.4, min_area=12)
+    assert full.reading == Reading("DAPI", "max", 2, 0.25)
+    assert all(np.array_equal(task.truth.read(None), truth) for task in others if task.truth)
+    assert len([task for task in others if task.truth]) == 2
 
 
 def test_with_a_model_file(some: Set, toy_model: Path, capsys: Capture) -> None:

@@ -46,7 +46,7 @@ def two_discs(distance: int, side: int = 80) -> np.ndarray:
 
 
 @given(scenes(), SEEDS)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_no_nucleus_is_destroyed_or_cut_in_two(labels: np.ndarray, seed: int) -> None:
     _, drawn = paste_clusters(picture(labels), labels, np.random.default_rng(seed))
     for number in np.unique(labels[labels > 0]):
@@ -57,7 +57,7 @@ def test_no_nucleus_is_destroyed_or_cut_in_two(labels: np.ndarray, seed: int) ->
 
 
 @given(scenes(), SEEDS)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_every_copy_is_whole_enough_and_touches_another(labels: np.ndarray, seed: int) -> None:
     _, drawn = paste_clusters(picture(labels), labels, np.random.default_rng(seed))
     known = max(0, int(labels.max(initial=0)))
@@ -73,7 +73,7 @@ def test_every_copy_is_whole_enough_and_touches_another(labels: np.ndarray, seed
 
 
 @given(scenes(), SEEDS)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_pixels_change_only_where_something_was_pasted(labels: np.ndarray, seed: int) -> None:
     image = picture(labels)
     before = image.copy(), labels.copy()
@@ -90,7 +90,7 @@ def test_pixels_change_only_where_something_was_pasted(labels: np.ndarray, seed:
 
 
 @given(scenes(), SEEDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_is_a_function_of_the_generator(labels: np.ndarray, seed: int) -> None:
     first, second = (paste_clusters(picture(labels), labels, np.random.default_rng(seed)) for _ in range(2))
     assert np.array_equal(first[0], second[0])

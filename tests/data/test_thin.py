@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -42,7 +42,6 @@ def rows(images=4, nuclei=25, seed=0):
     ]
 
 
-@settings(deadline=None)
 @given(images=IMAGES, keep=st.floats(0.01, 1), seed=st.integers(0, 9))
 def test_exactly_the_share_whole_and_all_else_unknown(images, keep, seed):
     total = len(pairs(images))
@@ -94,7 +93,6 @@ def test_every_nucleus_has_the_same_chance():
     assert all(140 < count < 260 for count in times.values())
 
 
-@settings(deadline=None)
 @given(images=IMAGES, keep=st.floats(0.01, 1), seed=st.integers(0, 9))
 def test_a_rectangle_of_the_image_as_it_was(images, keep, seed):
     images = [*images, np.ones((3, 3), np.int32)]

@@ -150,7 +150,7 @@ class TestFile:
 
 class TestRings:
     @given(st.lists(st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=3, max_size=9))
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     def test_they_are_closed_and_turn_one_way(self, corners: list[tuple[int, int]]) -> None:
         spline = Spline(np.array(corners, np.float64))
         turned = Spline(spline.control[::-1].copy())

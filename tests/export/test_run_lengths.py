@@ -26,7 +26,7 @@ def test_by_hand(tmp_path: Path) -> None:
 
 
 @given(st.lists(LABELS, min_size=1, max_size=4))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_reading_gives_the_same_label_images(tmp_path: Path, images: list[np.ndarray]) -> None:
     images = [relabel(labels) for labels in images]
     names = [f'image {number}, "odd"' for number in range(len(images))]

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from skimage.draw import polygon as skimage_polygon
 
@@ -59,7 +59,6 @@ def test_a_pixel_spans_from_its_number_to_the_next():
     np.testing.assert_array_equal(filled(square, (8, 9)), expected)
 
 
-@settings(deadline=None)
 @given(
     centre=st.tuples(st.integers(1, 15), st.integers(1, 15)),
     rim=st.lists(st.integers(0, 31), min_size=3, max_size=10, unique=True),

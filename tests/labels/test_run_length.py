@@ -155,7 +155,7 @@ def test_real_labels_survive_the_round_trip(tmp_path: Path) -> None:
 
 
 @given(arrays.arrays(np.int32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 5)))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_what_is_encoded_paints_the_same_again(labels):
     """Any label image, numbered again without gaps."""
     encoded = RunLengths.of(labels)

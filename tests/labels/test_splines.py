@@ -108,7 +108,7 @@ def test_its_pixels_are_those_whose_centres_it_encloses():
 # ---- fitting --------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**6), tolerance=st.sampled_from([0.3, 0.5, 1.0, 3.0]))
 def test_the_curve_keeps_what_it_promises(seed, tolerance):
     mask = blob(seed)
@@ -117,7 +117,7 @@ def test_the_curve_keeps_what_it_promises(seed, tolerance):
     assert farthest(middles(mask), spline) <= tolerance + 0.001
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6))
 def test_the_curve_through_all_middles_encloses_exactly_the_pixels(seed):
     mask = blob(seed)

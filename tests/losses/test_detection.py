@@ -92,7 +92,7 @@ class TestFocal:
         assert (gradient[0] != 0).tolist() == [True, False, True]
 
     @given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 1.0, 2.0, 5.0]), st.floats(0.05, 3))
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     def test_it_falls_as_any_prediction_improves(self, seed: int, gamma: float, step: float) -> None:
         torch.manual_seed(seed)
         logit, weights = torch.randn(1, 1, dtype=torch.float64) * 3, torch.rand(1, 2) + 1
@@ -140,7 +140,7 @@ class TestBoxes:
         assert loss.item() == 0
 
     @given(st.integers(0, 2**32 - 1))
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     def test_it_falls_on_the_way_to_the_truth(self, seed: int) -> None:
         torch.manual_seed(seed)
         start, end = torch.randn(3, 4) * 3, torch.randn(3, 4) * 3

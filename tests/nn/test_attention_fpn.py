@@ -91,7 +91,7 @@ def test_is_its_equations(variant: str, levels: int) -> None:
         assert torch.allclose(mine, other, atol=1e-10)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     variant=st.sampled_from(GATED),
     height=st.integers(1, 3),

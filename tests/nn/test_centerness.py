@@ -71,7 +71,7 @@ def label_images(draw: st.DrawFn) -> Labels:
 
 class TestTargets:
     @given(label_images(), st.sampled_from([2, 4]))
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     def test_the_rule_of_the_paper(self, labels: Labels, stride: int) -> None:
         centre, owner = targets(labels, stride)
         wanted = claims(labels, stride)
@@ -86,7 +86,7 @@ class TestTargets:
                 assert owner[place] == -1
 
     @given(label_images(), st.sampled_from([2, 4]))
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     def test_every_nucleus_has_a_location(self, labels: Labels, stride: int) -> None:
         """But for those whose middle lies in the same location as that of another, of which the smallest has it."""
         _, owner = targets(labels, stride)

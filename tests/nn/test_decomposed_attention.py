@@ -54,7 +54,7 @@ def test_equals_the_quadratic_form() -> None:
     assert not torch.allclose(expected, x, atol=1e-2)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     channels=st.integers(1, 5),
     hidden=st.integers(1, 5),

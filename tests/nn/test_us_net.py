@@ -35,7 +35,7 @@ class TestBase:
         ]  # fmt: skip
 
     @given(st.integers(1, 150), st.integers(1, 150))
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     def test_the_map_of_nuclei_is_as_large_as_the_image(self, height: int, width: int) -> None:
         base, segmentation = (
             SharedBase((2,) * 6, "plain").eval(),
@@ -143,7 +143,7 @@ class TestDefaultBoxes:
         assert len(boxes.around(300, 300)) == 4 * (38 * 38 + 19 * 19 + 10 * 10) == 7620
 
     @given(st.integers(1, 150), st.integers(1, 150))
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     def test_as_many_as_there_are_predictions(self, height: int, width: int) -> None:
         boxes, base = default_boxes(), SharedBase((2,) * 6, "plain").eval()
         with torch.no_grad():
@@ -209,7 +209,7 @@ class TestMatching:
         assert match(default_boxes().around(50, 50), torch.zeros(0, 4), 0.5).unique().tolist() == [-1]
 
     @given(st.integers(0, 2**32 - 1), st.integers(1, 12))
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     def test_equal_to_the_plain_way(self, seed: int, count: int) -> None:
         """Each box looks for the nucleus that it overlaps most; each nucleus then has the box that it overlaps most."""
         rng = np.random.default_rng(seed)

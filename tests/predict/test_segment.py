@@ -14,9 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import nuxel
+from nuxel.data.dataset import Source, find_annotated, read_annotated
 from nuxel.errors import NuxelError, UsageError
+from nuxel.image.resample import resize_labels
+from nuxel.labels.relabel import relabel
+from nuxel.metrics.average_precision import average_precision
 from nuxel.metrics.matching import match
 
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
 EXAMPLES = Path(__file__).parents[2] / "examples"
 Draw = Callable[..., NDArray[np.uint8]]
 
@@ -322,6 +327,43 @@ class TestShippedModel:
         assert ((found.scores > 0) & (found.scores <= 1)).all()
         inside = read("fluorescence_dense")[found.labels > 0].mean()
         assert inside > 3 * read("fluorescence_dense")[found.labels == 0].mean()
+
+    @pytest.mark.parametrize(
+        ("name", "diameter"),
+        [
+            ("fluorescence_dense", 6.5),
+            ("fluorescence_large", 6.5),
+            ("fluorescence_large", 200),
+            ("purple_on_purple", 6.5),
+            ("purple_on_purple", 50),
+            ("purple_on_white", 12),
+            ("purple_on_white", 100),
+        ],
+    )
+    def test_nuclei_from_6_to_200_px_are_the_same(self, name: str, diameter: float) -> None:
+        """Without being told how large they are."""
+        image = read(name)
+        found = shipped(image).labels
+        own = np.median(np.sqrt(4 / np.pi * np.bincount(found[found > 0])[1:]))
+        shape = tuple(round(side * diameter / own) for side in found.shape)
+        resized = np.asarray(Image.fromarray(image).resize(shape[::-1], Image.Resampling.BICUBIC))
+        assert share_matched(shipped(resized).labels, relabel(resize_labels(found, shape))) > 0.85
+
+    @pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
+    @pytest.mark.parametrize(("resize", "least"), [(1.0, 0.75), (0.5, 0.7), (2.0, 0.7)])
+    def test_real_images_that_it_was_not_trained_on(self, resize: float, least: float) -> None:
+        """Far below what benchmarks/accuracy.py measures on all of them; every seventh of those up to 360 px."""
+        found = find_annotated(Source(str(DATA / "dsb2018"), "index.csv", {"split": "val"}))
+        pairs = [read_annotated(item) for item in found[::7]]
+        scores = []
+        for image, truth in pairs:
+            if max(truth.shape) > 360:
+                continue
+            shape = tuple(round(side * resize) for side in truth.shape)
+            resized = np.asarray(Image.fromarray(image).resize(shape[::-1], Image.Resampling.BICUBIC))
+            scores.append(average_precision(resize_labels(truth, shape), shipped(resized).labels, [0.5]))
+        assert len(scores) > 5
+        assert np.mean(scores) > least
 
     @pytest.mark.parametrize("name", ["brightfield", "purple_on_purple", "fluorescence_dense"])
     def test_a_lower_threshold_loses_no_nucleus(self, name: str) -> None:

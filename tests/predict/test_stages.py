@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -76,7 +76,6 @@ class ToyStages:
         return maps
 
 
-@settings(deadline=None)
 @given(
     height=st.integers(1, 24),
     width=st.integers(1, 24),
@@ -105,7 +104,6 @@ def spans(draw: st.DrawFn) -> tuple[int, int, int]:
     return STRIDE * length, STRIDE * first, STRIDE * draw(st.integers(first + 1, length))
 
 
-@settings(deadline=None)
 @given(rows=spans(), columns=spans(), largest=st.integers(20**2, 60**2))
 def test_the_inner_part_of_a_window(
     rows: tuple[int, int, int], columns: tuple[int, int, int], largest: int

@@ -31,7 +31,7 @@ def random_maps(draw, side=12):
 
 
 @given(random_maps(), RULES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_nucleus_is_one_connected_region_without_small_or_faint_ones(maps, rule):
     found = decode_clumps(maps, rule)
     assert found.labels.shape == maps.shape[1:]
@@ -44,7 +44,7 @@ def test_every_nucleus_is_one_connected_region_without_small_or_faint_ones(maps,
 
 
 @given(random_maps(), RULES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_nuclei_are_numbered_in_the_order_of_their_first_pixel(maps, rule):
     found = decode_clumps(maps, rule)
     numbers, first = np.unique(found.labels, return_index=True)
@@ -54,7 +54,7 @@ def test_nuclei_are_numbered_in_the_order_of_their_first_pixel(maps, rule):
 
 
 @given(random_maps(), RULES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_all_foreground_is_given_out_unless_dropped(maps, rule):
     rule = dataclasses.replace(rule, min_area=1, min_score=0.0)
     labels = decode_clumps(maps, rule).labels
@@ -65,7 +65,7 @@ def test_all_foreground_is_given_out_unless_dropped(maps, rule):
 
 
 @given(random_maps(), RULES, *(st.integers(0, 4) for _ in range(4)))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_an_empty_margin_changes_nothing(maps, rule, top, bottom, left, right):
     alone = decode_clumps(maps, rule)
     # A gap on the edge is open, and so is the margin.
@@ -75,7 +75,7 @@ def test_an_empty_margin_changes_nothing(maps, rule, top, bottom, left, right):
 
 
 @given(random_maps(), random_maps(), RULES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_what_lies_elsewhere_changes_nothing(one, other, rule):
     width = max(one.shape[2], other.shape[2])
     one, other = (np.pad(m, ((0, 0), (0, 1), (0, width - m.shape[2]))) for m in (one, other))
@@ -87,7 +87,7 @@ def test_what_lies_elsewhere_changes_nothing(one, other, rule):
 
 
 @given(random_maps())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_dropping_small_nuclei_leaves_the_others_as_they_are(maps):
     everything = decode_clumps(maps, ClumpRule(min_area=1))
     large = decode_clumps(maps, ClumpRule(min_area=5))

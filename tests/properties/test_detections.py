@@ -55,7 +55,7 @@ def with_source(found, nuclei):
 
 
 @given(random_detections(), SHAPES, RULES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_every_nucleus_is_one_connected_region_of_at_least_the_least_area(found, shape, rule):
     nuclei = decode_detections(found, shape, rule)
     assert nuclei.labels.shape == shape
@@ -67,7 +67,7 @@ def test_every_nucleus_is_one_connected_region_of_at_least_the_least_area(found,
 
 
 @given(random_detections(), SHAPES, RULES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_nuclei_are_numbered_in_the_order_of_their_first_pixel(found, shape, rule):
     nuclei = decode_detections(found, shape, rule)
     numbers, first = np.unique(nuclei.labels, return_index=True)
@@ -77,7 +77,7 @@ def test_nuclei_are_numbered_in_the_order_of_their_first_pixel(found, shape, rul
 
 
 @given(random_detections(), SHAPES, RULES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_nucleus_lies_in_its_box(found, shape, rule):
     for index, mask in with_source(found, decode_detections(found, shape, rule)):
         y0, x0, y1, x1 = found.boxes[index]
@@ -87,7 +87,7 @@ def test_every_nucleus_lies_in_its_box(found, shape, rule):
 
 
 @given(random_detections(), SHAPES, RULES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_sliver_is_left(found, shape, rule):
     for index, mask in with_source(found, decode_detections(found, shape, rule)):
         whole = decoded_alone(found, index, shape, rule)
@@ -96,7 +96,7 @@ def test_no_sliver_is_left(found, shape, rule):
 
 
 @given(random_detections(), SHAPES, RULES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_hole_is_left_but_where_another_nucleus_is(found, shape, rule):
     labels = decode_detections(found, shape, rule).labels
     gaps, count = ndimage.label(labels == 0)
@@ -108,7 +108,7 @@ def test_no_hole_is_left_but_where_another_nucleus_is(found, shape, rule):
 
 
 @given(random_detections(), SHAPES, RULES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_first_in_rank_keeps_its_whole_mask(found, shape, rule):
     assume(rule.overlap != "probability")
     if rule.overlap == "biggest":
@@ -127,7 +127,7 @@ def test_the_first_in_rank_keeps_its_whole_mask(found, shape, rule):
 
 
 @given(random_detections(), SHAPES, RULES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_by_probability_no_more_is_lost_than_is_apart_or_too_small(found, shape, rule):
     """A pixel of a nucleus that was kept is some nucleus', unless it is not connected to what that one keeps."""
     rule = dataclasses.replace(rule, overlap="probability")
@@ -138,7 +138,7 @@ def test_by_probability_no_more_is_lost_than_is_apart_or_too_small(found, shape,
 
 
 @given(random_detections(unique_by=lambda found: found), SHAPES, RULES, st.randoms(use_true_random=False))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_order_of_the_detections_does_not_matter(found, shape, rule, random):
     order = list(range(len(found)))
     random.shuffle(order)
@@ -149,7 +149,7 @@ def test_the_order_of_the_detections_does_not_matter(found, shape, rule, random)
 
 
 @given(random_detections(), SHAPES, RULES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_what_is_dropped_leaves_no_trace(found, shape, rule):
     nuclei = decode_detections(found, shape, rule)
     kept = np.array([index for index, _ in with_source(found, nuclei)], np.intp)
@@ -159,7 +159,7 @@ def test_what_is_dropped_leaves_no_trace(found, shape, rule):
 
 
 @given(random_detections(), SHAPES, RULES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_only_detections_above_the_threshold_are_alike(found, shape, rule):
     rule = dataclasses.replace(rule, overlap="best")
     kept = [index for index, _ in with_source(found, decode_detections(found, shape, rule))]
@@ -172,7 +172,7 @@ def test_only_detections_above_the_threshold_are_alike(found, shape, rule):
 
 
 @given(random_detections(places=st.integers(0, 40).map(lambda quarters: quarters / 4)), RULES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_shift_by_whole_pixels_shifts_the_nuclei(found, rule):
     shape = (26, 26)  # holds every box
     nuclei = decode_detections(found, shape, rule)
@@ -182,7 +182,7 @@ def test_a_shift_by_whole_pixels_shifts_the_nuclei(found, rule):
 
 
 @given(random_detections(most=4), random_detections(most=4), RULES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_what_lies_elsewhere_changes_nothing(one, other, rule):
     shape = (60, 60)
     first = decode_detections(one.shifted(10, 10), shape, rule)
@@ -197,7 +197,7 @@ def test_what_lies_elsewhere_changes_nothing(one, other, rule):
 
 
 @given(random_detections(), SHAPES, RULES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_dilation_adds_to_each_nucleus_what_is_near_and_takes_from_none(found, shape, rule):
     before = decode_detections(found, shape, rule)
     after = decode_detections(found, shape, dataclasses.replace(rule, dilate=True))

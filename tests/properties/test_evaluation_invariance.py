@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -147,7 +147,7 @@ def test_names_match_one_to_one_and_the_same_from_either_side(first: list[str], 
         assert all(a == b or a.endswith("/" + b) or b.endswith("/" + a) for a, b in there.items())
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 1000))
 def test_intervals_hold_the_mean_of_many_images(seed: int) -> None:
     rows = [

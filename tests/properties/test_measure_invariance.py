@@ -35,7 +35,7 @@ def assert_same(ours, theirs, names, order=slice(None)):
 
 
 @given(scenes(), st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_renumbering_only_permutes_the_rows(scene, random):
     labels, pixels = scene
     count = max(int(labels.max()), 0)
@@ -47,7 +47,7 @@ def test_renumbering_only_permutes_the_rows(scene, random):
 
 
 @given(scenes(), *(st.integers(0, 5) for _ in range(4)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_an_empty_margin_shifts_places_and_nothing_else(scene, top, bottom, left, right):
     labels, pixels = scene
     margin = ((top, bottom), (left, right))
@@ -61,7 +61,7 @@ def test_an_empty_margin_shifts_places_and_nothing_else(scene, top, bottom, left
 
 
 @given(scenes())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_transposing_swaps_rows_and_columns(scene):
     labels, pixels = scene
     before = measured(labels, pixels)
@@ -73,7 +73,7 @@ def test_transposing_swaps_rows_and_columns(scene):
 
 
 @given(scenes())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_mirroring_changes_no_shape(scene):
     labels, pixels = scene
     before = measured(labels, pixels)
@@ -83,7 +83,7 @@ def test_mirroring_changes_no_shape(scene):
 
 
 @given(scenes())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_nucleus_lies_within_its_bounds(scene):
     labels, pixels = scene
     table = measured(labels, pixels)
@@ -100,7 +100,7 @@ def test_every_nucleus_lies_within_its_bounds(scene):
 
 
 @given(scenes(), st.floats(0.01, 10))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_pixel_size_only_adds_columns(scene, size):
     labels, pixels = scene
     plain, with_size = measured(labels, pixels), measured(labels, pixels, pixel_size_um=size)

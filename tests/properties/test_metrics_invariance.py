@@ -80,7 +80,7 @@ def same(a: object, b: object) -> bool:
 
 @pytest.mark.parametrize("score", OF_NUCLEI + OF_PIXELS)
 @given(images=image_pairs(lowest=-1))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_relabelling(score: Score, images: tuple[np.ndarray, np.ndarray]) -> None:
     truth, predicted = images
     names = np.array([0, 4, 70_000, 2_000_000_000, 2_000_000_001, 2**31 - 1, -9])
@@ -89,7 +89,7 @@ def test_relabelling(score: Score, images: tuple[np.ndarray, np.ndarray]) -> Non
 
 @pytest.mark.parametrize("score", OF_NUCLEI + OF_PIXELS)
 @given(images=image_pairs(lowest=-1))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_transposition(score: Score, images: tuple[np.ndarray, np.ndarray]) -> None:
     truth, predicted = images
     assert same(score(truth.T, predicted.T), score(truth, predicted))
@@ -97,7 +97,7 @@ def test_transposition(score: Score, images: tuple[np.ndarray, np.ndarray]) -> N
 
 @pytest.mark.parametrize("score", OF_NUCLEI)
 @given(images=image_pairs(lowest=-1), width=st.integers(1, 3))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_empty_border(score: Score, images: tuple[np.ndarray, np.ndarray], width: int) -> None:
     truth, predicted = images
     assert same(score(np.pad(truth, width), np.pad(predicted, width)), score(truth, predicted))
@@ -105,7 +105,7 @@ def test_empty_border(score: Score, images: tuple[np.ndarray, np.ndarray], width
 
 @pytest.mark.parametrize("score", OF_NUCLEI + OF_PIXELS)
 @given(images=image_pairs(), width=st.integers(1, 3))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_border_that_is_not_annotated(
     score: Score, images: tuple[np.ndarray, np.ndarray], width: int
 ) -> None:
@@ -116,14 +116,14 @@ def test_border_that_is_not_annotated(
 
 @pytest.mark.parametrize("score", SYMMETRIC)
 @given(images=image_pairs())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_swapping_roles(score: Score, images: tuple[np.ndarray, np.ndarray]) -> None:
     truth, predicted = images
     assert same(score(predicted, truth), score(truth, predicted))
 
 
 @given(images=image_pairs())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_swapping_roles_swaps_precision_and_recall(images: tuple[np.ndarray, np.ndarray]) -> None:
     here, there = match_counts(*images), match_counts(*images[::-1])
     assert here.precision.tolist() == there.recall.tolist()
@@ -131,7 +131,7 @@ def test_swapping_roles_swaps_precision_and_recall(images: tuple[np.ndarray, np.
 
 
 @given(images=image_pairs(lowest=-1), cuts=st.lists(st.integers(0, 15), max_size=4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_bands(images: tuple[np.ndarray, np.ndarray], cuts: list[int]) -> None:
     truth, predicted = (np.split(image, sorted(cuts)) for image in images)
     whole, parts = overlap_table(*images), count_overlaps(zip(truth, predicted, strict=True))
@@ -140,7 +140,7 @@ def test_bands(images: tuple[np.ndarray, np.ndarray], cuts: list[int]) -> None:
 
 
 @given(images=image_pairs(lowest=-1), thresholds=st.tuples(st.floats(0, 1), st.floats(0, 1)))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_stricter_thresholds_never_match_more(
     images: tuple[np.ndarray, np.ndarray], thresholds: tuple[float, float]
 ) -> None:
@@ -155,7 +155,7 @@ def test_stricter_thresholds_never_match_more(
     "score", [average_precision, aggregated_jaccard, aggregated_jaccard_plus, object_dice]
 )
 @given(images=image_pairs())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_only_the_truth_itself_is_perfect(score: Score, images: tuple[np.ndarray, np.ndarray]) -> None:
     truth, predicted = images
     table = overlap_table(truth, predicted)

@@ -53,7 +53,7 @@ def cores_of(maps, degree):
         min_score=st.sampled_from([0.0, 0.7]),
     ),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_nucleus_is_one_connected_region_of_the_foreground_not_small_not_faint(maps, rule):
     found = decode_opening(maps, rule)
     assert found.labels.shape == maps.shape[1:]
@@ -67,7 +67,7 @@ def test_every_nucleus_is_one_connected_region_of_the_foreground_not_small_not_f
 
 
 @given(random_maps(), DEGREES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_core_is_whole_in_a_nucleus_of_its_own(maps, degree):
     found, cores = decode_opening(maps, all_of(degree)).labels, cores_of(maps, degree)
     owners = [np.unique(found[cores == number]).tolist() for number in range(1, cores.max() + 1)]
@@ -75,7 +75,7 @@ def test_every_core_is_whole_in_a_nucleus_of_its_own(maps, degree):
 
 
 @given(random_maps(), DEGREES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_pixel_within_reach_goes_to_a_nearest_core_and_no_other_pixel(maps, degree):
     found, cores = decode_opening(maps, all_of(degree)).labels, cores_of(maps, degree)
     if not cores.any():
@@ -91,13 +91,13 @@ def test_every_pixel_within_reach_goes_to_a_nearest_core_and_no_other_pixel(maps
 
 
 @given(random_maps())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_degree_zero_numbers_the_connected_parts(maps):
     assert (decode_opening(maps, all_of(0)).labels == ndimage.label(maps[0] >= 128)[0]).all()
 
 
 @given(random_maps(), DEGREES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_opening_again_changes_nothing(maps, degree):
     once = decode_opening(maps, all_of(degree)).labels
     again = decode_opening((once > 0)[None] * np.uint8(255), all_of(degree)).labels
@@ -105,14 +105,14 @@ def test_opening_again_changes_nothing(maps, degree):
 
 
 @given(random_maps(), st.integers(0, 4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_higher_degree_leaves_no_more_foreground(maps, degree):
     less, more = (decode_opening(maps, all_of(d)).labels > 0 for d in (degree, degree + 1))
     assert not (more & ~less).any()
 
 
 @given(random_maps(), DEGREES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_rows_and_columns_are_alike_but_for_ties(maps, degree):
     found = decode_opening(maps, all_of(degree)).labels
     turned = decode_opening(maps.swapaxes(1, 2), all_of(degree)).labels.T

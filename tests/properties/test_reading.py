@@ -83,7 +83,7 @@ def read_bytes(data: bytes, **choice: Any) -> Image | None:
     st.binary(max_size=400),
     st.sampled_from([b"", b"II*\0", b"MM\0*", b"II+\0", b"BM", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_random_bytes_are_refused_or_read(data: bytes, magic: bytes) -> None:
     image = read_bytes(magic + data)
     assert image is None or image.pixels.ndim == 3
@@ -107,7 +107,7 @@ def test_truncated_files_are_never_read_as_another_picture(name: str) -> None:
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4),
     st.sampled_from([80, 400, 10**6]),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_flipped_bytes_give_an_image_or_a_sentence(
     name: str, flips: list[tuple[float, int]], reach: int
 ) -> None:
@@ -131,7 +131,7 @@ SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 12))
     st.sampled_from([None, "lzw", "deflate", "zstd", "packbits"]),
     st.sampled_from([{}, {"metadata": None}, {"bigtiff": True}, {"byteorder": ">"}]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_tiff_round_trip(pixels: np.ndarray, compression: str | None, options: dict[str, Any]) -> None:
     image = read_bytes(tiff(pixels, compression=compression, photometric="minisblack", **options))
     assert image is not None
@@ -145,7 +145,7 @@ def test_tiff_round_trip(pixels: np.ndarray, compression: str | None, options: d
         st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4)),
     )
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_png_round_trip(pixels: np.ndarray) -> None:
     image = read_bytes(imagecodecs.png_encode(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
     assert image is not None
@@ -153,7 +153,7 @@ def test_png_round_trip(pixels: np.ndarray) -> None:
 
 
 @given(hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=3), st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_each_plane_of_a_hyperstack_is_the_one_that_was_written(
     lengths: tuple[int, ...], data: st.DataObject
 ) -> None:

@@ -24,7 +24,7 @@ def windows(draw):
 
 
 @given(windows())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_window_is_the_crop_of_the_whole_to_one_grey_level(case):
     view, whole, (y0, x0, y1, x1) = case
     window = view.window((y0, x0, y1, x1)).astype(int)
@@ -34,7 +34,7 @@ def test_a_window_is_the_crop_of_the_whole_to_one_grey_level(case):
 
 
 @given(IMAGES, SCALES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_nothing_gets_brighter_or_darker_than_it_was(pixels, scale):
     view = ScaledImage(pixels, scale)
     seen = view.window((0, 0, *view.shape))
@@ -47,7 +47,7 @@ def test_nothing_gets_brighter_or_darker_than_it_was(pixels, scale):
     arrays(np.int32, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(-1, 9)),
     st.tuples(st.integers(1, 40), st.integers(1, 40)),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_resized_labels_are_labels_of_the_pixels_below_their_centres(labels, shape):
     resized = resize_labels(labels, shape)
     for y, x in np.ndindex(shape):

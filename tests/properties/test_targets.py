@@ -26,7 +26,7 @@ def within(labels, y, x, distance):
 
 
 @given(label_images(), RULES)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_shrunk_nuclei_lie_in_their_nuclei_and_none_disappears(labels, rule):
     nucleus, shrunk, *_ = multihead_targets(labels, rule)
     np.testing.assert_array_equal(nucleus, labels > 0)
@@ -36,7 +36,7 @@ def test_shrunk_nuclei_lie_in_their_nuclei_and_none_disappears(labels, rule):
 
 
 @given(label_images(side=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_depth_is_one_more_than_the_distance_to_the_rim(labels):
     nuclei = np.maximum(labels, 0)
     padded = np.pad(nuclei, 1, mode="edge")
@@ -57,7 +57,7 @@ def test_depth_is_one_more_than_the_distance_to_the_rim(labels):
 
 
 @given(label_images(), st.integers(1, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_border_touches_exactly_where_two_nuclei_are_near(labels, width):
     nuclei = np.maximum(labels, 0)
     found = touching_borders(nuclei, width)
@@ -66,7 +66,7 @@ def test_a_border_touches_exactly_where_two_nuclei_are_near(labels, width):
 
 
 @given(label_images(), RULES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_size_target_is_exact(labels, rule):
     size = multihead_targets(labels, rule)[5]
     assert not size[labels <= 0].any()
@@ -76,7 +76,7 @@ def test_the_size_target_is_exact(labels, rule):
 
 
 @given(label_images(), RULES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_pixel_points_at_the_centroid_of_its_nucleus(labels, rule):
     drawn = multihead_targets(labels, rule)
     for number in set(labels[labels > 0].tolist()):
@@ -86,7 +86,7 @@ def test_every_pixel_points_at_the_centroid_of_its_nucleus(labels, rule):
 
 
 @given(label_images(), RULES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_is_not_annotated_is_background(labels, rule):
     drawn = multihead_targets(labels, rule)
     np.testing.assert_array_equal(drawn, multihead_targets(np.maximum(labels, 0), rule))
@@ -94,7 +94,7 @@ def test_what_is_not_annotated_is_background(labels, rule):
 
 
 @given(label_images(), RULES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_other_numbers_draw_the_same(labels, rule):
     numbers = np.arange(41)
     numbers[[1, 2, 3, 40]] = 17, 1, 30_000, 5
@@ -111,7 +111,7 @@ def test_other_numbers_draw_the_same(labels, rule):
         pytest.param((lambda a: np.swapaxes(a, -1, -2), [4, 3], [1, 1]), id="transposed"),
     ],
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_turned_image_has_turned_targets(turn, labels, rule):
     """Also the offsets, whose two components change places or signs."""
     move, offsets, signs = turn
@@ -121,7 +121,7 @@ def test_a_turned_image_has_turned_targets(turn, labels, rule):
 
 
 @given(label_images())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_more_shrinking_leaves_less(labels):
     maps = [multihead_targets(labels, TargetRule(shrink=shrink))[1] for shrink in (0.1, 0.4, 0.8)]
     assert (maps[0] >= maps[1]).all()

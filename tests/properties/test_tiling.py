@@ -20,7 +20,7 @@ def round_up(length, stride):
 
 
 @given(plans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_every_pixel_of_the_rounded_image_is_owned_once(plan):
     (height, width), _, _, stride = plan
     owners = np.zeros((round_up(height, stride) + 1, round_up(width, stride) + 1), int)
@@ -33,7 +33,7 @@ def test_every_pixel_of_the_rounded_image_is_owned_once(plan):
 
 
 @given(plans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_boxes_lie_on_the_stride_and_within_the_tile_size(plan):
     (height, width), tile_size, halo, stride = plan
     for tile in plan_tiles(*plan):
@@ -50,7 +50,7 @@ def test_boxes_lie_on_the_stride_and_within_the_tile_size(plan):
 
 
 @given(plans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_there_are_no_more_tiles_than_the_tile_size_calls_for(plan):
     (height, width), tile_size, _, stride = plan
     side = tile_size // stride * stride
@@ -58,7 +58,7 @@ def test_there_are_no_more_tiles_than_the_tile_size_calls_for(plan):
 
 
 @given(st.integers(1, 300), st.integers(8, 90))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_tiles_are_even(width, tile_size):
     widths = [tile.owned[3] - tile.owned[1] for tile in plan_tiles((8, width), tile_size, 0, 8)]
     assert len(set(widths[:-1])) <= 1

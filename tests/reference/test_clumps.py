@@ -87,7 +87,7 @@ LEVELS = st.sampled_from([0, 40, 127, 128, 140, 255])
     arrays(np.uint8, st.tuples(st.just(3), st.integers(1, 10), st.integers(1, 10)), elements=LEVELS),
     st.integers(1, 3),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_equal_to_the_plain_way_on_noise(maps, min_marker_area):
     assert_equal_to_plain(maps, ClumpRule(min_marker_area=min_marker_area, min_area=2))
 
@@ -132,7 +132,7 @@ def test_bands_change_nothing_however_long_the_clumps_are(split, monkeypatch):
     arrays(np.int16, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(-60, 60)),
     st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_flooding_equals_the_plain_way(height, seed):
     rng = np.random.default_rng(seed)
     markers = np.where(rng.random(height.shape) < 0.2, rng.integers(1, 5, height.shape), 0).astype(np.int32)

@@ -121,7 +121,7 @@ def random_detections(rng, count, shape, cells, size, roughness):
     st.sampled_from(OVERLAPS),
     st.sampled_from([1.0, 1.5]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_equal_to_the_plain_way_in_small_crowds(
     seed, count, shape, cells, roughness, mask_nms, overlap, mask_scale
 ):

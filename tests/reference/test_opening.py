@@ -64,13 +64,13 @@ def blobs(draw):
 
 
 @given(FOREGROUNDS | blobs(), st.integers(0, 5))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_equal_to_the_plain_way(foreground, degree):
     np.testing.assert_array_equal(opened(foreground, degree), plain_open(foreground, degree))
 
 
 @given(FOREGROUNDS | blobs(), st.integers(0, 5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_away_from_the_edge_its_foreground_is_scipys_opening(foreground, degree):
     inside = np.pad(foreground, degree + 1)
     expected = ndimage.binary_opening(inside, octagon(degree))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nuxel.errors import UsageError
@@ -94,7 +94,6 @@ def test_a_tile_that_cannot_hold_its_halo_is_refused():
     st.sampled_from([8, 16]),
     st.integers(10_000, 400_000),
 )
-@settings(deadline=None)
 def test_no_window_is_larger_than_asked_for(shape, halo, stride, more):
     side = stride + 2 * -(-halo // stride) * stride
     largest = side * side + more

@@ -153,7 +153,7 @@ class TestWarp:
 
 
 class TestView:
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(
         seed=st.integers(0, 10**6),
         height=st.sampled_from([1, 2, 5, 33, 64]),
@@ -185,7 +185,7 @@ class TestView:
         present = np.unique(drawn[drawn > 0])
         assert present.tolist() == list(range(1, len(present) + 1))
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(
         seed=st.integers(0, 10**6), crop=st.sampled_from([32, 64, 128]), side=st.sampled_from([1, 20, 31, 50])
     )
@@ -257,7 +257,7 @@ class TestView:
 
 
 class TestBending:
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(seed=st.integers(0, 10**6), count=st.integers(2, 8), side=st.integers(16, 60))
     def test_a_piecewise_affine_shift_folds_nothing(self, seed: int, count: int, side: int) -> None:
         rng = np.random.default_rng(seed)
@@ -281,7 +281,7 @@ class TestBending:
         nodes = np.broadcast_to([3.0, -2.0], (4, 4, 2))
         np.testing.assert_allclose(piecewise_affine_shift(nodes, 33), np.broadcast_to([3, -2], (33, 33, 2)))
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(seed=st.integers(0, 10**6))
     def test_perspective_keeps_lines_straight_and_nothing_is_folded(self, seed: int) -> None:
         rng = np.random.default_rng(seed)

@@ -14,7 +14,7 @@ def grid_of_squares(side: int = 64, step: int = 16, width: int = 10) -> np.ndarr
     return labels
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10**6),
     height=st.sampled_from([1, 2, 7, 48]),

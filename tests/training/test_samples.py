@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -135,7 +135,6 @@ class TestPatches:
         assert {part.shape for _, part in found} == {(400, 400)}
         assert {image.shape for image, _ in found} == {(400, 400, 3)}
 
-    @settings(deadline=None)
     @given(
         st.tuples(st.integers(1, 60), st.integers(1, 60)),
         st.integers(1, 40).flatmap(lambda side: st.tuples(st.just(side), st.integers(1, side))),
