@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -27,6 +28,7 @@ from nuxel.instances import Instances
 from nuxel.labels.read import read_labels
 from nuxel.labels.relabel import relabel
 from nuxel.predict.model import Model
+from nuxel.predict.pipeline import Options
 
 Labels = NDArray[np.int32]
 SHAPE = (9, 11)
@@ -340,6 +342,18 @@ class TestFiles:
         how = Propagation(Model(toy_model, threads=1), tmp_path / "file" / "out")
         with pytest.raises(UsageError, match="cannot be written"):
             propagate_files([task], how)
+
+    def test_options_reach_the_model(self, discs: Callable[..., Any]) -> None:
+        assert discs(None, options=Options(min_area=10_000))[0][0].proposed == 0
+
+    def test_the_tolerance_reaches_the_outlines(self, discs: Callable[..., Any]) -> None:
+        counts = []
+        for tolerance in (0.3, 3.0):
+            _, out = discs(None, tolerance=tolerance)
+            features = json.loads((out / "a0_nuclei.geojson").read_text())["features"]
+            counts.append(sum(len(one["properties"]["control_points"]) for one in features))
+            shutil.rmtree(out.parent)
+        assert counts[0] > counts[1] >= 4 * 3
 
     def test_an_interrupted_image_leaves_nothing(
         self, discs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -237,6 +240,22 @@ class TestDoctor:
         assert "runs\n" in providers
         assert "  onnxruntime  " in shown
 
+    def test_what_is_missing_or_does_not_run(self, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("nuxel.predict.self_test.self_test", lambda: None)
+        monkeypatch.setattr(
+            "nuxel.predict.self_test.installed_packages", lambda: {"numpy": "2.0", "torch": None}
+        )
+        monkeypatch.setattr(
+            "nuxel.predict.self_test.running_providers",
+            lambda: {"One": None, "Two": "fell back to the processor"},
+        )
+        assert main(["doctor"]) == 0
+        shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+        assert ["numpy", "2.0"] in shown
+        assert ["torch", "not", "installed"] in shown
+        assert ["One", "runs"] in shown
+        assert ["Two", "fell", "back", "to", "the", "processor"] in shown
+
     def test_a_wrong_answer(self, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("nuxel.predict.self_test.self_test", lambda: "failed: 3 nuclei instead of 4")
         assert main(["doctor"]) == 1
@@ -251,6 +270,15 @@ def test_training_without_its_half_says_what_to_install(
     for arguments in (["train", "r.toml", "--out", "run"], ["export-model", "run", "--out", "m.onnx"]):
         line = fails(capsys, arguments, 2)
         assert "training needs torch, timm; install it with: pip install 'nuxel[train]'" in line
+
+
+def test_a_reader_that_hangs_up_is_no_traceback() -> None:
+    """As in ``nuxel models | head -0``."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-m", "nuxel", "models"], stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def test_interrupted(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -207,11 +207,15 @@ class TestRun:
         )
         assert [step for step, _ in found["val/mAP"]] == [4, 8]
 
-    def test_a_picture_for_each_validation(self, unbroken: Path) -> None:
+    def test_a_picture_for_each_validation(self, unbroken: Path, recipe: Path) -> None:
         pictures = sorted((unbroken / "pictures").iterdir())
         assert [path.name for path in pictures] == ["epoch_0001.png", "epoch_0003.png"]
         with Image.open(pictures[0]) as picture:
             assert picture.size == (64 + 4, 2 * 64 + 4)
+            image = Image.open(recipe.parent / "images" / "a.png").convert("RGB")
+            shown = np.asarray(picture.crop((0, 0, 64, 64))), np.asarray(picture.crop((0, 68, 64, 132)))
+        for part in shown:  # the image, but for outlines
+            assert (np.abs(part.astype(int) - np.asarray(image)).max(axis=2) < 40).mean() > 0.5
 
     def test_checkpoints_hold_no_code(self, unbroken: Path) -> None:
         assert checkpoint(unbroken)["epoch"] == 4
@@ -442,10 +446,6 @@ def test_two_processes_train_one_model_together(recipe: Path, tmp_path: Path) ->
     assert all(torch.isfinite(value).all() for value in checkpoint(out)["state_dict"].values())
 
 
-def checkpoint_of(run: Path, name: str) -> dict[str, Any]:
-    return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
-
-
 QUICK = ("--set", "schedule.epochs=1", "--set", "schedule.steps_per_epoch=1", "--set", "data.val=[]")
 
 
@@ -457,7 +457,7 @@ def test_the_best_checkpoint_is_that_of_the_highest_score(
     monkeypatch.setattr(Validation, "scores", lambda _: {"mAP": next(told)})
     out = tmp_path / "run"
     assert main(["train", str(recipe), "--out", str(out), "--set", "schedule.epochs=4"]) == 0
-    assert checkpoint_of(out, "best")["epoch"] == best
+    assert checkpoint(out, "best")["epoch"] == best
 
 
 def test_gradients_are_clipped_and_weights_averaged_as_the_recipe_says(recipe: Path, tmp_path: Path) -> None:
@@ -467,7 +467,7 @@ def test_gradients_are_clipped_and_weights_averaged_as_the_recipe_says(recipe: P
         out = tmp_path / f"run{decay}"
         changes = ("--set", f"schedule.average_decay={decay}", *QUICK, "--set", "schedule.steps_per_epoch=3")
         assert main(["train", str(recipe), "--out", str(out), *changes]) == 0
-        state = checkpoint_of(out, "last")
+        state = checkpoint(out, "last")
         raw = state["current_model_state"]
         assert all(torch.equal(state["state_dict"][key], value) for key, value in raw.items()) == same
 
@@ -488,7 +488,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(
 ) -> None:
     run, path = Path(shutil.copytree(unbroken, tmp_path / "run")), tmp_path / "done"
     last = run / "checkpoints" / "last.ckpt"
-    torch.save({**checkpoint_of(run, "last"), "more": Touches(path)}, last)
+    torch.save({**checkpoint(run, "last"), "more": Touches(path)}, last)
     command = {
         "export": ["export-model", run, "--out", tmp_path / "m.onnx"],
         "resume": ["train", recipe, "--out", run, "--resume"],
@@ -534,5 +534,5 @@ def test_on_the_competition_s_own_layout(recipe: Path, tmp_path: Path) -> None:
     for change in ([], ["--set", folder]):
         out = tmp_path / f"run{len(runs)}"
         assert main(["train", str(recipe), "--out", str(out), *QUICK, *change]) == 0
-        runs.append(checkpoint_of(out, "last")["state_dict"])
+        runs.append(checkpoint(out, "last")["state_dict"])
     assert all(torch.equal(runs[0][key], runs[1][key]) for key in runs[0])

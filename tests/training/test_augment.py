@@ -223,6 +223,7 @@ class TestView:
             for probability in (0.0, 1.0)
         )
         assert (plain[0] - painted[0]).abs().mean() > 0.05
+        assert (1 - plain[0] - painted[0]).abs().mean() > 0.05  # nor is it merely inverted
         assert painted[0].shape == plain[0].shape
 
     def test_clusters_reach_the_view(self, draw) -> None:

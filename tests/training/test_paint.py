@@ -79,7 +79,7 @@ def test_nuclei_differ_from_each_other() -> None:
     for seed in range(20):
         painted = paint(picture, labels, np.random.default_rng(seed)).mean(0).numpy()
         spreads.append(np.std([painted[labels == number].mean() for number in range(1, 17)]))
-    assert np.median(spreads) > 0.01
+    assert np.median(spreads) > 0.02  # of one strength for all, which differ by texture alone, it is 0.012
 
 
 def test_some_views_keep_the_pictures_detail() -> None:
