@@ -18,6 +18,7 @@ import tifffile
 from PIL import Image
 
 from nuxel.cli.main import main
+from nuxel.errors import UsageError
 
 Capture = pytest.CaptureFixture[str]
 Out = Callable[..., Path]
@@ -157,6 +158,30 @@ def test_run_lengths_and_single_files(out: Out, truth: Path, tmp_path: Path, cap
 )
 def test_wrong_usage(out: Out, truth: Path, capsys: Capture, options: list[str], sentence: str) -> None:
     assert sentence in fails(capsys, 2, out("out"), truth, *options)
+
+
+def test_every_option_reaches_the_evaluation(
+    out: Out, truth: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, object]] = []
+
+    def record(*_: object, **settings: object) -> None:
+        given.append({name: value for name, value in settings.items() if name != "progress"})
+        raise UsageError("enough")
+
+    monkeypatch.setattr("nuxel.evaluation.evaluate.evaluate", record)
+    plain = {"index": None, "threshold": 0.5, "hausdorff": False, "boxes": False, "allow_missing": False}
+    fails(capsys, 2, out("out"), truth)
+    changes = ("--iou", 0.7, "--hausdorff", "--boxes", "--allow-missing", "--index", tmp_path / "i.csv")
+    fails(capsys, 2, out("two"), truth, *changes, "--where", "stain=red", "--group", "day")
+    assert given[0] == {**plain, "where": {}, "group": []}
+    assert given[1] == {
+        **dict.fromkeys(("hausdorff", "boxes", "allow_missing"), True),
+        "index": tmp_path / "i.csv",
+        "threshold": 0.7,
+        "where": {"stain": "red"},
+        "group": ["day"],
+    }
 
 
 @pytest.mark.parametrize(("option", "name"), [("--csv", "summary.csv"), ("--json", "run.json")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,19 +27,26 @@ def model() -> Model:
     return Model(model_path(DEFAULT_MODEL), threads=2, device="cpu")
 
 
-@pytest.fixture(scope="module")
-def mosaic() -> NDArray[np.uint8]:
-    """Crowded fluorescence images side by side, moved so that their borders are not those of the tiles."""
+def crowded(count: int) -> Iterator[NDArray[np.uint8]]:
+    """Crowded fluorescence images of one size; where the development data are not, one of the examples in all turns."""
     if not DSB.is_dir():
-        pytest.skip("the development data are not here")
+        dense = np.asarray(Image.open(ROOT / "examples" / "fluorescence_dense.png"))
+        yield from (np.rot90(dense[:: -1 if number & 4 else 1], number) for number in range(count))
+        return
     with (DSB / "index.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["modality"] == "fluorescence"]
     rows = [row for row in rows if (row["height"], row["width"]) == (str(PATCH), str(PATCH))]
     rows.sort(key=lambda row: (-int(row["nuclei"]), row["id"]))
+    for row in rows[:count]:
+        yield np.asarray(Image.open(DSB / "images" / f"{row['id']}.png").convert("L"))
+
+
+@pytest.fixture(scope="module")
+def mosaic() -> NDArray[np.uint8]:
+    """Real images side by side, moved so that their borders are not those of the tiles."""
     image = np.zeros((SIDE, SIDE), np.uint8)
-    for number, row in enumerate(rows[: (SIDE // PATCH) ** 2]):
+    for number, pixels in enumerate(crowded((SIDE // PATCH) ** 2)):
         y, x = (PATCH * place for place in divmod(number, SIDE // PATCH))
-        pixels = np.asarray(Image.open(DSB / "images" / f"{row['id']}.png").convert("L"))
         image[y : y + PATCH, x : x + PATCH] = normalise(pixels)[..., 0]
     return normalise(np.roll(image, (93, 115), axis=(0, 1)))
 
