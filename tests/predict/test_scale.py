@@ -56,6 +56,15 @@ def test_small_nuclei_are_looked_at_enlarged(diameter):
     assert len(judge.looks) > 1
 
 
+@pytest.mark.parametrize("diameter", [160, 500])
+def test_very_large_nuclei_are_looked_at_shrunk(diameter):
+    """On stripes eight times as wide, so that there are some left where the view is a sixteenth."""
+    wide = (127 + 100 * np.sin(np.arange(2048) * 2 * np.pi / 128)).astype(np.uint8)
+    judge = Judge(diameter / 8, drawn_towards_20)
+    found = estimate_diameter(np.tile(wide[None, :, None], (2048, 1, 3)), judge)
+    assert found == pytest.approx(diameter, rel=0.1)
+
+
 class Votes:
     """Says of the first pixels of a window how large their nucleus is, and how sure it is of them."""
 
@@ -122,7 +131,17 @@ def test_a_pixel_size_helps_only_where_nothing_is_seen():
 
 @pytest.mark.parametrize(
     ("diameter", "pixel_size", "doubtful"),
-    [(20, 0.5, False), (20, 0.01, True), (20, 5.0, True), (20, None, False), (None, 0.01, False)],
+    [
+        (20, 0.5, False),
+        (20, 0.01, True),
+        (20, 5.0, True),
+        (20, None, False),
+        (None, 0.01, False),
+        (20, 2.48 / 20, True),
+        (20, 2.52 / 20, False),
+        (20, 59.8 / 20, False),
+        (20, 60.2 / 20, True),
+    ],
 )
 def test_a_size_that_no_nucleus_has_is_said(diameter, pixel_size, doubtful):
     said = doubt_size(diameter, pixel_size)

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="the training half is not installed"
 
 from torch import nn  # noqa: E402
 
-from nuxel.training.graph import fold_padding, name_sizes  # noqa: E402
+from nuxel.training.graph import fold_padding, halve_weights, name_sizes  # noqa: E402
 
 
 class _Padded(nn.Module):
@@ -135,3 +135,47 @@ def test_what_only_a_branch_reads_stays() -> None:
     assert [node.op_type for node in folded.graph.node] == ["Mul", "Add", "If"]
     image = np.full((1, 1, 2, 2), 3, np.float32)
     np.testing.assert_array_equal(_answer(folded, image), image**2)
+
+
+class _PaddedOnce(nn.Module):
+    """One padded tensor, read by two convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 3, 3), nn.Conv2d(2, 3, 3)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        padded = nn.functional.pad(image, (0, 1, 0, 1))
+        return self.first(padded) + self.second(padded)
+
+
+class _PaddedChannels(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.conv(nn.functional.pad(image, (0, 1, 0, 1, 0, 1)))
+
+
+@pytest.mark.parametrize("kind", [_PaddedOnce, _PaddedChannels])
+def test_padding_that_a_convolution_cannot_do_alone_is_left(kind: type[nn.Module], tmp_path: Path) -> None:
+    model = _exported(kind(), tmp_path)
+    image = np.random.default_rng(0).normal(size=(1, 2, 10, 14)).astype(np.float32)
+    before = _answer(model, image)
+    folded = fold_padding(model)
+    assert "Pad" in {node.op_type for node in folded.graph.node}
+    np.testing.assert_array_equal(_answer(folded, image), before)
+
+
+def test_half_weights_are_none_that_would_become_infinite(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Conv2d(2, 64, 3, padding=1), nn.Conv2d(64, 2, 3, padding=1))
+    with torch.no_grad():
+        module[0].weight[0, 0, 0, 0] = 1e6
+    model = _exported(module, tmp_path)
+    image = np.random.default_rng(0).normal(size=(1, 2, 10, 14)).astype(np.float32)
+    before = _answer(model, image)
+    halve_weights(model)
+    kinds = [one.data_type for one in model.graph.initializer if np.prod(one.dims) >= 1024]
+    assert sorted(kinds) == [onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16]
+    np.testing.assert_allclose(_answer(model, image), before, rtol=1e-3, atol=1e-3 * np.abs(before).max())
