@@ -32,7 +32,7 @@ def reason_of(error: Exception, path: Path) -> str:
     if isinstance(error, NuxelError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
-        return f"{path}: {error.strerror}"
+        return f"{error.filename or path}: {error.strerror}"
     if isinstance(error, MemoryError):
         return f"{path}: not enough memory for an image of this size"
     return " ".join(f"{path}: unexpected {type(error).__name__}: {error}".split())

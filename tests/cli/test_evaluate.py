@@ -185,11 +185,19 @@ def test_every_option_reaches_the_evaluation(
 
 
 @pytest.mark.parametrize(("option", "name"), [("--csv", "summary.csv"), ("--json", "run.json")])
-def test_the_records_of_a_run_stay(out: Out, truth: Path, capsys: Capture, option: str, name: str) -> None:
+def test_the_records_of_a_run_stay(
+    out: Out, truth: Path, tmp_path: Path, capsys: Capture, option: str, name: str
+) -> None:
     folder = out("out")
-    (folder / name).write_text("of nuxel segment")
-    assert "would be replaced" in fails(capsys, 2, folder, truth, option, folder / name)
-    assert (folder / name).read_text() == "of nuxel segment"
+    held = {"summary.csv": "file,status,reason,nuclei\n", "run.json": '{"provider": "CPU"}\n'}[name]
+    (folder / name).write_text(held)
+    (tmp_path / "link").symlink_to(folder / name)
+    for path in (folder / name, tmp_path / "link"):
+        assert "would be replaced" in fails(capsys, 2, folder, truth, option, path)
+    assert (folder / name).read_text() == held
+    for _ in range(2):  # what evaluate itself wrote may be replaced, whatever it is called
+        assert run(folder, truth, option, tmp_path / name) == 0
+        assert run(folder, truth, option, tmp_path / f"my_{name}") == 0
 
 
 def test_links_are_written_through(out: Out, truth: Path, tmp_path: Path, capsys: Capture) -> None:

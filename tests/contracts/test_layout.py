@@ -33,6 +33,8 @@ def write(path: Path, pixels: np.ndarray) -> None:
         ("Images/x.png", "Labels/x.png"),
         ("Images/x.png", "labels/x.TIF"),
         ("IMAGES/x.PNG", "MASKS/x.tif"),
+        ("images/x.png", "labels/x.Tif"),
+        ("images/x.png", "Labels/x_labels.TIF"),
         ("set/Images/deep/x.png", "set/Masks/deep/x.PNG"),
     ],
 )

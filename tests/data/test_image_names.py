@@ -53,4 +53,5 @@ class TestMatch:
         one, two = (unicodedata.normalize(form, "plaque/m\u00fcll") for form in ("NFC", "NFD"))
         assert one != two
         assert match_names([one, "y"], [two, "y"]) == {one: two, "y": "y"}
+        assert match_names([one, two], [one, two]) == {one: one, two: two}
         assert match_names([two, "y"], [one.partition("/")[2], "y"]) == {two: "m\u00fcll", "y": "y"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -21,8 +22,8 @@ from nuxel.annotate.propagate import Propagated, draw_propagated, propagate
 from nuxel.annotate.tasks import Task
 from nuxel.data.thin import UNKNOWN
 from nuxel.errors import UsageError, reason_of
-from nuxel.export.atomic import open_text, replacing
-from nuxel.export.geojson import write_geojson
+from nuxel.export.atomic import replacing
+from nuxel.export.geojson import encode_geojson
 from nuxel.export.label_tiff import prepared_labels
 from nuxel.export.png import encode_png
 from nuxel.image.image import Image
@@ -160,7 +161,8 @@ def _write_summary(path: Path, rows: Sequence[PropagatedRow]) -> None:
     """Rows of a run after those of earlier runs into the same folder."""
     done = {row.file for row in rows}
     earlier = [line for line in _earlier_rows(path) or () if line[0] not in done]
-    _write_csv(path, _COLUMNS, [*earlier, *(list(asdict(row).values()) for row in rows)])
+    with replacing(path) as part:
+        part.write_bytes(_encode_csv(_COLUMNS, [*earlier, *(list(asdict(row).values()) for row in rows)]))
 
 
 def _earlier_rows(path: Path) -> list[list[str]] | None:
@@ -252,31 +254,31 @@ def _write(
         for number, source in sorted({**hidden, **propagated.sources()}.items())
     }
     record = {"nuxel": __version__, "propagated": how.network.card.title}
+    named = {
+        number: {**values, "classification": {"name": values["source"]}}
+        for number, values in described.items()
+    }
+    splines = splines_of(np.maximum(propagated.labels, 0), how.tolerance)
+    rows = ([number, *values.values()] for number, values in described.items())
+    contents = {
+        table: _encode_csv(["label", "source", "score"], rows),
+        outlines: encode_geojson(splines, named, known.features),
+        overlay: encode_png(picture),
+    }
+    # all files of an image or none: half of them would be taken for somebody's corrections
     with (
-        contextlib.ExitStack() as together
-    ):  # all of an image or nothing, so that an interrupted run can go on
-        together.enter_context(
-            prepared_labels(labels, propagated.labels, image.pixel_size_um, json.dumps(record))
-        )
-        table, outlines, overlay = (
-            together.enter_context(replacing(path)) for path in (table, outlines, overlay)
-        )
-        _write_csv(
-            table, ["label", "source", "score"], ([n, *values.values()] for n, values in described.items())
-        )
-        named = {
-            number: {**values, "classification": {"name": values["source"]}}
-            for number, values in described.items()
-        }
-        splines = splines_of(np.maximum(propagated.labels, 0), how.tolerance)
-        write_geojson(outlines, splines, named, known.features)
-        overlay.write_bytes(encode_png(picture))
+        prepared_labels(labels, propagated.labels, image.pixel_size_um, json.dumps(record)),
+        contextlib.ExitStack() as others,
+    ):
+        for path, content in contents.items():
+            others.enter_context(replacing(path)).write_bytes(content)
     return [str(values["source"]) for values in described.values()]
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+def _encode_csv(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> bytes:
     """UTF-8 with a header; floats with six digits, None as an empty field."""
-    with replacing(path) as part, open_text(part) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
+    return text.getvalue().encode("utf-8", "backslashreplace")

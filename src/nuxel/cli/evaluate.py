@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,9 @@ def run(options: argparse.Namespace) -> int:
     from nuxel.evaluation.compare import compare
     from nuxel.evaluation.tables import as_text, comparison_as_text, write_csv, write_json
 
+    for name in ("json", "csv", "report"):
+        if given := getattr(options, name):  # of a link, the file that it stands for
+            setattr(options, name, Path(os.path.realpath(given)))
     _refuse_bad_outputs(options)
     if options.report:
         from nuxel.evaluation.charts import need_plotting
@@ -82,15 +86,14 @@ def run(options: argparse.Namespace) -> int:
     if second and comparison:
         print(f"\n{options.compare}\n{as_text(second)}")
         print("\n" + comparison_as_text(comparison, str(options.predicted), str(options.compare)))
-    # of a link, the file that it stands for
     if options.json:
-        write_json(options.json.resolve(), first, comparison)
+        write_json(options.json, first, comparison)
     if options.csv:
-        write_csv(options.csv.resolve(), first)
+        write_csv(options.csv, first)
     if options.report:
         from nuxel.evaluation.report import write_report
 
-        write_report(options.report.resolve(), first, comparison, options.images)
+        write_report(options.report, first, comparison, options.images)
     return 0
 
 
@@ -116,9 +119,10 @@ def _evaluated(options: argparse.Namespace, predicted: Path) -> Evaluation:
 def _refuse_bad_outputs(options: argparse.Namespace) -> None:
     """Before minutes of work, not after."""
     from nuxel.data.outlines import OUTLINE_SUFFIXES
+    from nuxel.export.own import is_record
     from nuxel.image.find import find_images
     from nuxel.labels.read import LABEL_SUFFIXES
-    from nuxel.names import FOLDER_FILES, TABLE_END
+    from nuxel.names import TABLE_END
 
     outputs = [path for path in (options.json, options.csv, options.report) if path]
     inputs = {
@@ -129,14 +133,12 @@ def _refuse_bad_outputs(options: argparse.Namespace) -> None:
             raise UsageError(f"{path}: cannot be written there; name a file in a folder that exists")
         if path.exists() and not path.is_file():
             raise UsageError(f"{path}: is no regular file; name one that is, or that is not there yet")
-        kept = path.exists() and path.name.lower().endswith(
-            (*LABEL_SUFFIXES, *OUTLINE_SUFFIXES, TABLE_END, *FOLDER_FILES)
-        )
-        if path.resolve() in inputs or kept:
+        kept = path.exists() and path.name.lower().endswith((*LABEL_SUFFIXES, *OUTLINE_SUFFIXES, TABLE_END))
+        if path in inputs or kept or is_record(path):
             raise UsageError(
                 f"{path}: is among what is read, or may be, and would be replaced; name another file"
             )
-    if len({path.resolve() for path in outputs}) < len(outputs):
+    if len(set(outputs)) < len(outputs):
         raise UsageError(f"{outputs[0]}: --json, --csv and --report need a file each")
     if options.images and not options.images.is_dir():
         raise UsageError(f"{options.images}: there is no such folder of images")

@@ -24,6 +24,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _described(path: Path) -> dict[str, Any]:
+    from nuxel.image.formats import is_image_name
     from nuxel.image.read import describe_image
     from nuxel.predict.model import shipped_models
 
@@ -34,8 +35,11 @@ def _described(path: Path) -> dict[str, Any]:
     try:
         return describe_image(path)
     except NuxelError as no_image:
+        # a model file may have any name, but that of an image, which may be large
+        if is_image_name(path) or not path.is_file():
+            raise
         try:
-            return _of_model(path)  # whatever it is called
+            return _of_model(path)
         except NuxelError:
             raise no_image from None
 

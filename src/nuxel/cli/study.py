@@ -35,7 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--only", nargs="+", default=[], metavar="ROW", help="run these rows only")
     parser.add_argument(
-        "--data", metavar="FOLDER", help="annotated images, in place of the folder that the recipes name"
+        "--data",
+        type=path_given,
+        metavar="FOLDER",
+        help="annotated images, in place of the folder that the recipes name",
     )
 
 
@@ -47,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     from nuxel.training.study_file import read_study
     from nuxel.training.study_page import write_page
 
-    study = read_study(options.folder, options.budget, options.data)
+    study = read_study(options.folder, options.budget, options.data and str(options.data))
     out = options.out or Path("runs") / options.folder.resolve().name
     with warnings_told(_tell):
         failed = run_study(study, out, seeds=options.seeds, only=options.only, tell=_tell)

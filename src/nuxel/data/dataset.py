@@ -17,7 +17,7 @@ from nuxel.errors import NuxelError
 from nuxel.image.choose import read_z
 from nuxel.image.find import find_images
 from nuxel.image.formats import is_image_name, stem
-from nuxel.image.layout import IMAGES, LABELS, MASKS, file_with, folder_in, is_named
+from nuxel.image.layout import IMAGES, LABELS, MASKS, Listings, is_named
 from nuxel.image.normalise import normalise
 from nuxel.image.read import Reading, read_image
 from nuxel.labels.read import read_labels
@@ -91,7 +91,7 @@ def find_annotated(source: Source) -> list[Annotated]:
         raise NuxelError(f"{folder}: no such folder of annotated images")
     rows = _index_rows(folder, source)
     reading = Reading(source.channel, None if source.z is None else read_z(source.z), source.t)
-    found = []
+    found, listings = [], Listings()
     for item in find_images([folder]):
         name, place = stem(item.path), place_of(item.path, folder)
         row = {} if rows is None else rows.get(name)
@@ -100,7 +100,7 @@ def find_annotated(source: Source) -> list[Annotated]:
         if not any(fnmatchcase(place if pattern[:1] == "/" else name, pattern) for pattern in source.include):
             continue
         group = "/".join([folder.as_posix(), *(row[column] for column in source.group)])
-        found.append(Annotated(item.path, _labels_of(item.path), group, reading=reading))
+        found.append(Annotated(item.path, _labels_of(item.path, listings), group, reading=reading))
     if not found:
         index = "" if source.index is None else f"index = {source.index}, whose ids are file stems, "
         raise NuxelError(
@@ -134,18 +134,18 @@ def _index_rows(folder: Path, source: Source) -> dict[str, dict[str, str]] | Non
     return rows
 
 
-def _labels_of(image: Path) -> Path:
+def _labels_of(image: Path, listings: Listings) -> Path:
     name = stem(image)
     images = next((parent for parent in image.parents if is_named(parent.name, IMAGES)), None)
-    outlines = file_with(image.parent, name, (*OUTLINE_SUFFIXES, OUTLINES_END))
+    outlines = listings.file(image.parent, name, (*OUTLINE_SUFFIXES, OUTLINES_END))
     if images is None:
         if outlines is not None:
             return outlines
         raise NuxelError(f"{image}: no labels; put it in a folder `{IMAGES}` beside a folder `{LABELS}`")
     below = image.parent.relative_to(images)
-    masks = folder_in(images.parent, MASKS)
-    for folder in (folder_in(images.parent, LABELS), masks):
-        if folder is not None and (path := file_with(folder / below, name, _LABEL_ENDS)) is not None:
+    labels, masks = (listings.folder(images.parent, wanted) for wanted in (LABELS, MASKS))
+    for folder in (labels, masks):
+        if folder is not None and (path := listings.file(folder / below, name, _LABEL_ENDS)) is not None:
             return path
     if masks is not None and sum(is_image_name(path) for path in image.parent.iterdir()) == 1:
         return masks

@@ -35,8 +35,7 @@ def match_names(first: Iterable[str], second: Iterable[str], *, lone: bool = Tru
     >>> match_names(["a/x", "a/y", "z"], ["x", "b/y", "z"])
     {'z': 'z', 'a/x': 'x'}
     """
-    # two ways to write an accented letter are one name
-    left, right = ({unicodedata.normalize("NFC", name): name for name in names} for names in (first, second))
+    left, right = _composed(first), _composed(second)
     if lone and len(left) == len(right) == 1:
         return dict(zip(left.values(), right.values(), strict=True))
     matched = {name: name for name in left if name in right}
@@ -46,6 +45,13 @@ def match_names(first: Iterable[str], second: Iterable[str], *, lone: bool = Tru
         if len(forward[name]) == 1 and len(backward[forward[name][0]]) == 1:
             matched[name] = forward[name][0]
     return {left[name]: right[other] for name, other in matched.items()}
+
+
+def _composed(names: Iterable[str]) -> dict[str, str]:
+    """Each name with its accented letters written in one way, unless a set tells its images apart by that."""
+    given = list(names)
+    composed = {unicodedata.normalize("NFC", name): name for name in given}
+    return composed if len(composed) == len(set(given)) else {name: name for name in given}
 
 
 def _by_ending(names: list[str], others: list[str]) -> dict[str, list[str]]:

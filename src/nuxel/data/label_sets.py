@@ -16,7 +16,7 @@ from nuxel.data.image_names import image_name
 from nuxel.data.outlines import OUTLINE_SUFFIXES, read_outlines
 from nuxel.errors import NuxelError, UsageError
 from nuxel.image.formats import stem
-from nuxel.image.layout import IMAGES, LABELS, MASKS, folder_in, is_named
+from nuxel.image.layout import IMAGES, LABELS, MASKS, Listings, is_named, pick
 from nuxel.labels.read import LABEL_SUFFIXES, read_labels
 from nuxel.labels.relabel import relabel
 from nuxel.labels.run_length import RunLengths, Shape, read_run_lengths
@@ -187,14 +187,16 @@ def _in_folder(folder: Path) -> Sequence[LabelFile | MaskFolder | OutlineFile]:
     annotated: list[LabelFile | OutlineFile] = []
     files: list[LabelFile] = []
     outlines: list[OutlineFile] = []
+    listings = Listings()
     for here, folders, names in _walk(folder):
-        images_here, masks_here = folder_in(here, IMAGES), folder_in(here, MASKS)
-        if masks_here is not None and not _are_label_images(masks_here, images_here):
-            masks.append(MaskFolder(masks_here))
+        images_here, masks_here = pick(folders, IMAGES), pick(folders, MASKS)
+        beside = here / images_here if images_here else None
+        if masks_here and not _are_label_images(here / masks_here, beside):
+            masks.append(MaskFolder(here / masks_here))
             folders.clear()
             continue
-        if images_here is not None and any(is_named(name, LABELS, MASKS) for name in folders):
-            folders.remove(images_here.name)
+        if images_here and any(is_named(name, LABELS, MASKS) for name in folders):
+            folders.remove(images_here)
         labels = [LabelFile(here / name) for name in names if _may_be_labels(name)]
         files += labels
         drawn = [
@@ -203,7 +205,7 @@ def _in_folder(folder: Path) -> Sequence[LabelFile | MaskFolder | OutlineFile]:
             if _is_outlines(PurePath(name)) and _beside_outlines(name) not in names
         ]
         outlines += drawn
-        if here != folder and _is_annotation(here, folder):
+        if here != folder and _is_annotation(here, folder, listings):
             annotated += [*labels, *drawn]
     products = [file for file in files if stem(file.path).endswith(PRODUCT_END)]
     done = {_name_of(file, folder) for file in products}
@@ -224,12 +226,10 @@ def _beside_outlines(name: str) -> str:
     return name.removesuffix(OUTLINES_END) + LABELS_END
 
 
-def _is_annotation(folder: Path, root: Path) -> bool:
+def _is_annotation(folder: Path, root: Path, listings: Listings) -> bool:
     """Whether it is, or lies in, a folder ``labels`` or ``masks`` beside a folder ``images``, both below the root."""
     below = [folder, *folder.parents][: len(folder.relative_to(root).parts)]
-    return any(
-        is_named(part.name, LABELS, MASKS) and folder_in(part.parent, IMAGES) is not None for part in below
-    )
+    return any(is_named(part.name, LABELS, MASKS) and listings.folder(part.parent, IMAGES) for part in below)
 
 
 def _are_label_images(masks: Path, images: Path | None) -> bool:

@@ -13,7 +13,7 @@ from nuxel.data.label_sets import LabelArray, LabelFile, MaskFolder, OutlineFile
 from nuxel.errors import NuxelError, UsageError
 from nuxel.evaluation.evaluate import Evaluation
 from nuxel.image.find import find_images
-from nuxel.image.layout import IMAGES, LABELS, MASKS, folder_in, is_named
+from nuxel.image.layout import IMAGES, LABELS, MASKS, Listings, is_named
 from nuxel.image.normalise import normalise
 from nuxel.image.read import read_image
 
@@ -45,15 +45,16 @@ def find_displays(evaluation: Evaluation, folder: Path | None = None) -> dict[st
 def _beside_truth(evaluation: Evaluation) -> Iterator[tuple[str, Path]]:
     """Images in folders ``images`` beside the folder ``masks`` or ``labels`` of each truth, in the same sub-folder."""
     listed: dict[Path, dict[str, Path]] = {}
+    listings = Listings()
     for pair in evaluation.pairs:
         if not isinstance(pair.truth, LabelFile | MaskFolder | OutlineFile):
             continue
         above = pair.truth.path.parent
         named = (one for one in (above, *above.parents) if is_named(one.name, LABELS, MASKS))
-        labels = next((one for one in named if folder_in(one.parent, IMAGES) is not None), above)
+        labels = next((one for one in named if listings.folder(one.parent, IMAGES)), above)
         if isinstance(pair.truth, MaskFolder):
             labels = above = pair.truth.path
-        folder = folder_in(labels.parent, IMAGES)
+        folder = listings.folder(labels.parent, IMAGES)
         if folder is None:
             continue
         if folder not in listed:

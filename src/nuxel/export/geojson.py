@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nuxel.export.atomic import replacing
 from nuxel.labels.polygons import Points
 from nuxel.labels.splines import Spline
 
@@ -108,23 +106,15 @@ def _ring(spline: Spline) -> list[list[float]]:
     return _plain(np.concatenate([ring, ring[:1]]))
 
 
-def write_geojson(
-    path: Path | str,
+def encode_geojson(
     splines: Mapping[int, Spline],
     properties: Mapping[int, Mapping[str, Any]],
     stored: Mapping[int, Mapping[str, Any]] | None = None,
-) -> None:
-    """Write nuclei as GeoJSON; see :func:`nuclei_geojson`.
-
-    Raises
-    ------
-    NuxelError
-        If the file cannot be written.
-    """
+) -> bytes:
+    """What a GeoJSON file of nuclei holds, in UTF-8; see :func:`nuclei_geojson`."""
     found = nuclei_geojson(splines, properties, stored)
     text = json.dumps(found, allow_nan=bool(stored))  # what other programs measured may be no number
-    with replacing(path) as part:
-        part.write_text(text + "\n", encoding="utf-8")
+    return f"{text}\n".encode()
 
 
 def _plain(points: Points) -> list[list[float]]:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from nuxel.errors import UsageError
 from nuxel.export.png import SOFTWARE
+from nuxel.names import FOLDER_FILES
 
 _HEADERS = (b"label,centroid_y,", b"file,status,reason,nuclei,", b"ImageId,EncodedPixels\n")
+_TABLES = (b"file,status,reason,", b"ImageId,EncodedPixels\n")
 _MARKS = {".png": SOFTWARE, ".json": b'"nuxel": "'}
 _READ = 1 << 16
 """The mark of a picture is at its beginning, and a record of a run is smaller."""
@@ -28,6 +30,18 @@ def refuse_others(path: Path) -> None:
     own = head.startswith(_HEADERS) if path.suffix == ".csv" else _MARKS[path.suffix] in head
     if head and not own:
         raise UsageError(replaces_others(path))
+
+
+def is_record(path: Path) -> bool:
+    """Whether it is the summary, the record or the table of a run of ``nuxel segment`` or ``nuxel propagate``."""
+    if path.name.casefold() not in FOLDER_FILES:
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(_READ)
+    except OSError:
+        return False
+    return head.startswith(_TABLES) or b'"provider": "' in head
 
 
 def replaces_others(path: Path) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 
 from nuxel.errors import UsageError
 from nuxel.image.formats import READABLE, is_image_folder, is_image_name, stem
-from nuxel.image.layout import IMAGES, LABELS, MASKS, folder_in, is_named
+from nuxel.image.layout import IMAGES, LABELS, MASKS, Listings, is_named
 from nuxel.names import FOLDER_FILES, IMAGE_ENDS
 
 _SKIPPED = ("__macosx",)
@@ -163,7 +163,7 @@ def _is_candidate(path: Path) -> bool:
     name = path.name.casefold()
     if name.startswith(".") or name in _SKIPPED or _is_own(path):
         return False
-    return not is_named(name, LABELS, MASKS) or folder_in(path.parent, IMAGES) is None
+    return not is_named(name, LABELS, MASKS) or Listings().folder(path.parent, IMAGES) is None
 
 
 def _is_own(path: Path) -> bool:

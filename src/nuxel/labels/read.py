@@ -82,7 +82,7 @@ def _is_white_on_black(array: NDArray[Any]) -> bool:
     """Whether several regions all have the number 255, and no pixel another one: a mask, as most programs save it."""
     if array.dtype != np.uint8 or not np.isin(np.unique(array), (0, 255)).all():
         return False
-    return bool(ndimage.label(array)[1] > 1)
+    return bool(ndimage.label(array, np.ones((3, 3)))[1] > 1)
 
 
 def _as_labels(array: NDArray[Any], path: Path) -> NDArray[np.int32]:
@@ -92,7 +92,12 @@ def _as_labels(array: NDArray[Any], path: Path) -> NDArray[np.int32]:
         raise NuxelError(f"{path}: is a colour picture {array.shape}; labels must be one number a pixel.")
     if array.ndim != 2:
         raise NuxelError(f"{path}: has shape {array.shape}; labels must be one plane of rows and columns.")
-    if array.dtype.kind == "b" or _is_white_on_black(array):
+    if _is_white_on_black(array):
+        raise NuxelError(
+            f"{path}: holds only 0 and 255, in several regions: a yes/no mask; labels must be integers, a number of "
+            "its own a nucleus."
+        )
+    if array.dtype.kind == "b":
         raise NuxelError(f"{path}: is a yes/no mask; labels must be integers, a number of its own a nucleus.")
     if array.dtype.kind not in "iu":
         raise NuxelError(f"{path}: holds {array.dtype} values; labels must be integers.")

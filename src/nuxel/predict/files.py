@@ -151,6 +151,7 @@ def segment_files(
             of_one.refuse_others()
     _prepare(job.out)
     started = time.time()
+    rows: list[SummaryRow] = []
     finished: list[Future[SummaryRow]] = []
     try:
         for done, row in enumerate(_each(found, job, finished), 1):
@@ -160,10 +161,9 @@ def segment_files(
             rows = [one.result() for one in finished]
             write_run_lengths(job.out / RUN_LENGTHS, _named_labels(found, rows, job.out))
     finally:
-        rows = [
-            one.result() for one in finished
-        ]  # also of what was being written when the run was interrupted
         try:
+            # also of what was being written when the run was interrupted
+            rows = [one.result() for one in finished]
             write_summary(job.out / SUMMARY, rows)
         finally:
             write_run_record(job.out / RUN_RECORD, _record(job, rows, started))
@@ -203,12 +203,13 @@ def _each(found: Sequence[FoundImage], job: Job, finished: list[Future[SummaryRo
     Each is in ``finished`` as soon as it is certain to come.
     """
     inputs = {os.path.realpath(item.path) for item in found}
-    with ThreadPoolExecutor(2) as pool:
+    # an image that is being finished when the run is interrupted must still find somebody to write its products
+    with ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(1) as finisher:
         for item in found:
             seen = _attempt(item, partial(_look, item, job, inputs))
             if finished:
                 yield finished[-1].result()
-            finished.append(pool.submit(_attempt, item, partial(_finish, seen, job, pool)))
+            finished.append(finisher.submit(_attempt, item, partial(_finish, seen, job, writer)))
             if job.model.threads == 1:
                 wait(finished[-1:])
         if finished:
@@ -253,7 +254,7 @@ def _look(item: FoundImage, job: Job, inputs: Container[str]) -> _Looked | Summa
     )
 
 
-def _finish(looked: _Looked | SummaryRow, job: Job, pool: Executor) -> SummaryRow:
+def _finish(looked: _Looked | SummaryRow, job: Job, writer: Executor) -> SummaryRow:
     """Decode, measure and write what the network saw; a row passes as it is."""
     if isinstance(looked, SummaryRow):
         return looked
@@ -263,11 +264,11 @@ def _finish(looked: _Looked | SummaryRow, job: Job, pool: Executor) -> SummaryRo
     row = replace(_row(looked, nuclei), reason=warning_of(looked.size, looked.seen, job.model.card))
     products.make_way()
     others = [
-        pool.submit(write_overlay, products.overlay, looked.display, nuclei),
-        pool.submit(_measure_and_write, products.table, nuclei, image),
+        writer.submit(write_overlay, products.overlay, looked.display, nuclei),
+        writer.submit(_measure_and_write, products.table, nuclei, image),
     ]
     if products.attention is not None and looked.attention is not None:
-        others.append(pool.submit(write_heat_map, products.attention, looked.display, looked.attention))
+        others.append(writer.submit(write_heat_map, products.attention, looked.display, looked.attention))
     text = described(looked.fingerprint, row)
     with prepared_labels(products.labels, nuclei.labels, image.pixel_size_um, text):
         for product in others:

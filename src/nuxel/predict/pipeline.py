@@ -29,6 +29,7 @@ Seen = NDArray[np.uint8] | Found
 
 
 _LARGEST_SCALE = 16
+"""Four times what nuxel itself chooses at most: more is a slip, a percentage for instance, and would take hours."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,8 @@ def _view(image: NDArray[np.uint8], scale: float) -> ScaledImage:
         refuse_too_large(*view.shape, 1)
     except NuxelError:
         raise NuxelError(
-            f"its {image.shape[0]} x {image.shape[1]} pixels at the scale {scale:g} would be {view.shape[0]} x "
-            f"{view.shape[1]}, more than this machine can work on; give a smaller scale"
+            f"the image's {image.shape[0]} x {image.shape[1]} pixels at the scale {scale:g} would be {view.shape[0]} x "
+            f"{view.shape[1]}, more than can be worked on here; give a smaller scale"
         ) from None
     return view
 

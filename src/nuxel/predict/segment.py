@@ -167,6 +167,6 @@ def _checked(image: object) -> NDArray[Any]:
             f"an image (H, W, C) is grey or RGB, perhaps with alpha, got an array of shape {pixels.shape}: of a stack "
             "or of several channels give one plane, and move the channels to the end"
         )
-    if isinstance(pixels, np.ma.MaskedArray):
+    if np.ma.is_masked(pixels):
         return np.where(np.ma.getmaskarray(pixels), np.nan, np.ma.getdata(pixels))
     return np.asarray(pixels)

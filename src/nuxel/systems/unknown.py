@@ -21,7 +21,7 @@ class CautiousProposals(RegionProposalNetwork):  # type: ignore[misc]
         self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
     ) -> tuple[list[Tensor], list[Tensor]]:
         reached = [
-            {"boxes": target["boxes"][(box_iou(target["boxes"], boxes) > 0).any(1)]}
+            {"boxes": _reached(target["boxes"], boxes)}
             for boxes, target in zip(anchors, targets, strict=True)
         ]
         labels, matched = super().assign_targets_to_anchors(anchors, reached)
@@ -29,7 +29,7 @@ class CautiousProposals(RegionProposalNetwork):  # type: ignore[misc]
             if "unknown" in target:
                 like = None
                 if "proposed" in target:
-                    supposed = [{"boxes": target["proposed"]}]
+                    supposed = [{"boxes": _reached(target["proposed"], boxes)}]
                     like = super().assign_targets_to_anchors([boxes], supposed)[0][0] != 0
                 label[(label == 0) & is_doubtful(boxes, target["unknown"], like)] = -1
         return labels, matched
@@ -47,6 +47,11 @@ class CautiousProposals(RegionProposalNetwork):  # type: ignore[misc]
             objectness, pred_bbox_deltas, labels, regression_targets
         )
         return found
+
+
+def _reached(boxes: Tensor, anchors: Tensor) -> Tensor:
+    """The boxes that overlap any anchor."""
+    return boxes[(box_iou(boxes, anchors) > 0).any(1)]
 
 
 def is_doubtful(boxes: Tensor, unknown: Tensor, like: Tensor | None) -> Tensor:

@@ -47,7 +47,7 @@ class Augmentation:
         With this probability the diameter is drawn evenly (in logarithm) from this range instead.
     zoom_range
         If given, the four keys above are not used: the zoom is drawn evenly (in logarithm) from this range, which lies
-        in ``[1/8, 8]``. 1 is the image's own scale. A recipe that gives neither this nor ``diameter`` has
+        in ``[1/8, 8]``. 1 is the image's own scale. A recipe that gives none of the five keys has
         ``(0.8, 1.25)`` where the network does not predict sizes: images then keep their own scale in prediction.
     turn
         Whether views are turned by any angle; without it they are only flipped, along one axis, both or none.

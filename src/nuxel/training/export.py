@@ -31,7 +31,6 @@ from nuxel.training.recipe import SYSTEMS, Recipe, make_recipe
 from nuxel.training.stages import find_stages
 from nuxel.training.tune import tune_decoder
 
-"""The recipe of a run, in its folder."""
 LAST = "last.ckpt"
 """The checkpoint of a run's last finished epoch."""
 _OPSET = 17

@@ -98,6 +98,7 @@ class Recipe:
 
 _TABLES = {"data": Data, "schedule": Schedule, "augmentation": Augmentation, "about": About}
 
+_ZOOM_KEYS = {"zoom_range", "diameter", "diameter_octaves", "wide_p", "wide_range"}
 _OWN_SCALE = (0.8, 1.25)
 """Zoom of the views of networks that predict at the image's own scale, since they cannot tell how large nuclei are."""
 
@@ -148,10 +149,7 @@ def make_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
                 f"{where}: [schedule] freeze must list some of {', '.join(system.parts)} or none, and not all, "
                 f"got {list(stage.freeze)}"
             )
-    if (
-        "log_diameter" not in system.maps
-        and not {"zoom_range", "diameter"} & raw.get("augmentation", {}).keys()
-    ):
+    if "log_diameter" not in system.maps and not _ZOOM_KEYS & raw.get("augmentation", {}).keys():
         tables["augmentation"] = dataclasses.replace(tables["augmentation"], zoom_range=_OWN_SCALE)
     if lacking := [name for name in system.decoder_rule.maps if name not in system.maps]:
         raise UsageError(
