@@ -138,7 +138,7 @@ def test_run_lengths_and_single_files(out: Out, truth: Path, tmp_path: Path, cap
     found = json.loads((tmp_path / "e.json").read_text())
     assert [row["ap"] for row in found["images"]] == [0.5, 0.5, 0]
     assert run(out("out") / "a_labels.tif", truth / "labels" / "b.png") == 0
-    assert capsys.readouterr().out.splitlines()[-1].startswith("true nuclei: 2 correct")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("true nuclei (IoU > 0.5): 2 correct")
 
 
 @pytest.mark.parametrize(
@@ -198,6 +198,26 @@ def test_the_records_of_a_run_stay(
     for _ in range(2):  # what evaluate itself wrote may be replaced, whatever it is called
         assert run(folder, truth, option, tmp_path / name) == 0
         assert run(folder, truth, option, tmp_path / f"my_{name}") == 0
+
+
+def test_files_are_written_before_anything_is_said(out: Out, truth: Path, tmp_path: Path) -> None:
+    """Whoever reads the text, such as ``head``, may hang up."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "nuxel",
+        "evaluate",
+        out("out"),
+        truth,
+        "--json",
+        tmp_path / "e.json",
+    ]
+    subprocess.run(command, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert json.loads((tmp_path / "e.json").read_text())["images"]
 
 
 def test_links_are_written_through(out: Out, truth: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -199,6 +199,16 @@ class TestInfo:
         assert main(["info", "nowhere"]) == 1
         assert "nowhere: there is no such file" in capsys.readouterr().err
 
+    def test_an_image_is_not_read_as_a_model(
+        self, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A slide may be larger than the memory."""
+        monkeypatch.setattr("nuxel.predict.model.Model", lambda *_, **__: pytest.fail("opened as a model"))
+        (tmp_path / "a.svs").write_bytes(b"II*\0")
+        assert "SVS" in fails(capsys, ["info", tmp_path / "a.svs"], 1)
+        os.mkfifo(tmp_path / "pipe")
+        assert "not a regular file" in fails(capsys, ["info", tmp_path / "pipe"], 1)
+
     def test_of_what_is_neither(self, tmp_path: Path, capsys: Capture) -> None:
         (tmp_path / "notes.png").write_text("hello")
         (tmp_path / "notes.onnx").write_text("hello")

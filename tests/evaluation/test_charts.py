@@ -100,3 +100,16 @@ def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UsageError, match=r"needs matplotlib; install it with: pip install 'nuxel\[report\]'"):
         charts.need_plotting()
+
+
+def test_sets_without_true_nuclei_have_no_bar_and_long_names_no_middle(squares: Draw) -> None:
+    pytest.importorskip("matplotlib")
+    some, none = (evaluate(squares(1, 2), squares(*true)).totals for true in ((1,), ()))
+    name = "by: " + "very " * 12 + "long"
+    drawn = charts.error_bars({name: some, "nothing there": none})
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", drawn)
+    assert "nothing there" not in texts
+    assert [
+        text for text in texts if text.startswith("by: very") and text.endswith("very long") and "..." in text
+    ]
+    assert all(error in texts for error in charts.ERROR_COLOURS)

@@ -12,6 +12,7 @@ import nuxel
 from nuxel.errors import NuxelError, UsageError
 from nuxel.evaluation import pairs
 from nuxel.evaluation.evaluate import Settings, evaluate
+from nuxel.evaluation.tables import as_json, as_text
 from nuxel.instances import Instances
 
 Draw = Callable[..., np.ndarray]
@@ -153,3 +154,37 @@ def test_the_layouts_of_the_shared_data(tmp_path: Path) -> None:
     assert [row.image for row in found.images] == ids
     assert found.totals.errors["missed"] == found.totals.truth_nuclei > 4
     assert found.totals.mean["ap"] == 0
+
+
+def test_an_image_without_an_annotated_pixel_is_left_out_of_all_means(tmp_path: Path, squares: Draw) -> None:
+    """Of it nothing is known, not even that nothing was to be found; an image without nuclei is another thing."""
+    predicted, truth = tmp_path / "p", tmp_path / "t"
+    for name, found, true in (
+        ("a", squares(1, 2), squares(1)),
+        ("blank", squares(1, 2), np.full_like(squares(), -1)),
+        ("empty", squares(), squares()),
+    ):
+        for folder, labels in ((predicted, found), (truth, true)):
+            folder.mkdir(exist_ok=True)
+            np.save(folder / f"{name}.npy", labels)
+    result = evaluate(predicted, truth)
+    assert [row.annotated for row in result.images] == [True, False, True]
+    assert result.images[1].errors["spurious"] == 0
+    assert result.totals.mean["ap"] == (0.5 + 1) / 2
+    assert result.totals.mean_curve.tolist() == [0.75] * 10
+    assert result.totals.pooled["precision"] == 0.5
+    assert result.notes == ["1 of 3 images have no annotated pixel and are left out of all means"]
+    assert result.notes[0] in as_text(result)
+    assert "blank" not in as_text(result)
+    written = as_json(result)["images"][1]
+    assert (written["image"], written["ap"]) == ("blank", None)
+    nothing = evaluate(np.load(predicted / "a.npy"), np.load(truth / "blank.npy"))
+    assert np.isnan([nothing.totals.mean["ap"], *nothing.totals.mean_curve]).all()
+
+
+def test_missing_predictions_are_named(folders: tuple[Path, Path]) -> None:
+    (folders[0] / "a_labels.tif").unlink()
+    result = evaluate(*folders, allow_missing=True)
+    assert result.missing == ["a"]
+    assert as_json(result)["missing"] == ["a"]
+    assert result.notes == [f"1 of {len(result.images)} images have no prediction and count as empty"]

@@ -48,14 +48,15 @@ def test_columns_are_aligned() -> None:
 
 def test_text(evaluation: Evaluation) -> None:
     lines = as_text(evaluation).splitlines()
-    assert lines[0].split()[:8] == ["images", "nuclei", "found", "AP", "AP50", "AP75", "AP90", "Prec"]
+    assert lines[0].split()[:8] == ["images", "true", "predicted", "AP", "AP50", "AP75", "AP90", "Prec"]
     assert lines[1].split()[:7] == ["mean", "of", "images", "4", "5", "4", "0.625"]
     assert lines[2].split()[:5] == ["all", "nuclei", "pooled", "0.500", "0.500"]
     assert lines[3] == "stain:"
     assert lines[4].split()[:5] == ["(empty)", "1", "0", "0", "1.000"]
     assert lines[5].split()[:5] == ["red", "3", "5", "4", "0.500"]
     assert lines[7] == (
-        "true nuclei: 3 correct, 0 merged, 0 split, 0 poorly outlined, 2 missed; predicted nuclei: 1 spurious"
+        "true nuclei (IoU > 0.5): 3 correct, 0 merged, 0 split, 0 poorly outlined, 2 missed; "
+        "predicted nuclei: 1 spurious"
     )
     assert lines[-1] == "lowest AP: d 0.000, b 0.500, a 1.000"
     assert len({len(line) for line in lines[:3]}) == 1

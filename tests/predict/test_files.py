@@ -10,8 +10,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -734,6 +737,36 @@ def test_a_killed_run_leaves_no_half_file_and_is_continued(
     rows = segment_files([tmp_path / "in"], job)
     assert statuses(rows) == ["skipped", "skipped", "done", "done"]
     assert [row.nuclei for row in rows] == [4, 4, 4, 4]
+
+
+def test_an_image_that_is_being_finished_when_the_run_is_interrupted_is_done(
+    save_discs: Save, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interruption comes while the second image is looked at and before the first has anything written."""
+    for name in "ab":
+        save_discs(f"in/{name}.png")
+    interrupted, decode, look = threading.Event(), files.decode_seen, files.look_at
+    looks: list[int] = []
+
+    def wait_and_decode(*given: Any) -> Any:
+        assert interrupted.wait(30)
+        time.sleep(0.2)
+        return decode(*given)
+
+    def look_or_interrupt(*given: Any) -> Any:
+        if looks:
+            interrupted.set()
+            raise KeyboardInterrupt
+        looks.append(1)
+        return look(*given)
+
+    several = dataclasses.replace(job, model=Model(job.model.path, threads=2))
+    monkeypatch.setattr(files, "decode_seen", wait_and_decode)
+    monkeypatch.setattr(files, "look_at", look_or_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        segment_files([tmp_path / "in"], several)
+    assert [(row["status"], row["reason"]) for row in read_csv(job.out / "summary.csv")] == [("done", "")]
+    assert (job.out / "a_labels.tif").exists()
 
 
 class TestRecords:

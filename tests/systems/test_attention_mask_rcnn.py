@@ -20,6 +20,7 @@ from nuxel.predict.detect import find
 from nuxel.predict.model import Model
 from nuxel.predict.pipeline import Options, segment_normalised
 from nuxel.systems.attention_mask_rcnn import instances_of
+from nuxel.systems.unknown import unknown_table
 from nuxel.training.export import export_module
 from nuxel.training.module import TrainingModule
 from nuxel.training.recipe import make_recipe
@@ -123,6 +124,17 @@ class TestLosses:
             target = {"boxes": torch.tensor(boxes).reshape(-1, 4)}
             labels, _ = rpn.assign_targets_to_anchors([anchors], [target])
             assert labels[0].tolist() == expected
+
+    def test_nor_is_what_the_module_proposes(self) -> None:
+        rpn = module().network.rpn
+        anchors = torch.tensor([[0.0, 0.0, 8.0, 8.0], [8.0, 0.0, 16.0, 8.0], [24.0, 0.0, 32.0, 8.0]])
+        target = {
+            "boxes": torch.tensor([[1.0, 1.0, 7.0, 8.0]]),
+            "unknown": unknown_table(torch.zeros(64, 64, dtype=torch.bool)),
+            "proposed": torch.tensor([[60.0, 60.0, 61.0, 61.0]]),
+        }
+        labels, _ = rpn.assign_targets_to_anchors([anchors], [target])
+        assert labels[0].tolist() == [1, 0, 0]  # unlike anything proposed, so background
 
     def test_a_batch_of_one_where_normalisation_has_one_value_left(self) -> None:
         trained = module(backbone="skresnet18")

@@ -22,6 +22,8 @@ def test_views_of_networks_that_know_no_sizes_are_about_as_large_as_their_images
     """In prediction images keep their own scale, and so they must in training."""
     assert make_recipe({"system": system}).augmentation.zoom_range == (0.8, 1.25)
     assert make_recipe({"system": system, "augmentation": {"diameter": 30}}).augmentation.zoom_range is None
+    wide = {"system": system, "augmentation": {"wide_p": 1.0}}
+    assert make_recipe(wide).augmentation.zoom_range is None
     given = {"system": system, "augmentation": {"zoom_range": [1, 2], "blur_p": 0.5}}
     assert make_recipe(given).augmentation.zoom_range == (1, 2)
     assert make_recipe({"system": "multihead_unet"}).augmentation.zoom_range is None

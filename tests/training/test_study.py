@@ -285,7 +285,8 @@ class TestResult:
         out = Path(shutil.copytree(finished[1], folder / "out"))
         assert run_study(study, out, only=["apart"]) == {}
         assert tuned == [(["a"], {})]
-        assert results(out)["apart 0"]["tuned"] == {"val mAP": 0.5}
+        result = out / "results" / f"{study.job(study.row('apart'), 0).name}.json"
+        assert json.loads(result.read_text(encoding="utf-8"))["tuned"] == {"val mAP": 0.5}
 
     def test_a_row_may_have_images_of_its_own(self, finished) -> None:
         study, out, _ = finished

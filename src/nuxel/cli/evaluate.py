@@ -82,10 +82,6 @@ def run(options: argparse.Namespace) -> int:
     first = _evaluated(options, options.predicted)
     second = _evaluated(options, options.compare) if options.compare else None
     comparison = compare(first, second) if second else None
-    print(as_text(first))
-    if second and comparison:
-        print(f"\n{options.compare}\n{as_text(second)}")
-        print("\n" + comparison_as_text(comparison, str(options.predicted), str(options.compare)))
     if options.json:
         write_json(options.json, first, comparison)
     if options.csv:
@@ -94,6 +90,11 @@ def run(options: argparse.Namespace) -> int:
         from nuxel.evaluation.report import write_report
 
         write_report(options.report, first, comparison, options.images)
+    # last, since whoever reads it may stop before its end
+    print(as_text(first))
+    if second and comparison:
+        print(f"\n{options.compare}\n{as_text(second)}")
+        print("\n" + comparison_as_text(comparison, str(options.predicted), str(options.compare)))
     return 0
 
 

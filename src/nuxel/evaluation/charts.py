@@ -84,14 +84,15 @@ def distributions(evaluations: Mapping[str, Evaluation]) -> str:
     rng = np.random.default_rng(0)
     for which, (name, evaluation) in enumerate(evaluations.items()):
         for place, score in enumerate(_SPREAD):
-            values = np.array([row.scores[score] for row in evaluation.images])
+            values = np.array([row.scores[score] for row in evaluation.images if row.annotated])
             centre = place + (which - (len(evaluations) - 1) / 2) * width
             x = centre + rng.uniform(-0.4, 0.4, len(values)) * width
             axes.plot(x, values, ".", color=COLOURS[which], alpha=0.45, markersize=4)
             label = name if place == 0 and len(evaluations) > 1 else None
-            axes.hlines(np.median(values), centre - width / 2, centre + width / 2, color="black", lw=1.4)
+            if len(values):
+                axes.hlines(np.median(values), centre - width / 2, centre + width / 2, color="black", lw=1.4)
             axes.plot([], [], ".", color=COLOURS[which], label=label)
-    axes.set(ylabel="score of an image", ylim=(-0.02, 1.02))
+    axes.set(ylabel="score of an image (line: median)", ylim=(-0.02, 1.02))
     axes.set_xticks(range(len(_SPREAD)), [TITLES[score] for score in _SPREAD])
     axes.grid(alpha=0.3, axis="y")
     if len(evaluations) > 1:
@@ -100,19 +101,37 @@ def distributions(evaluations: Mapping[str, Evaluation]) -> str:
 
 
 def error_bars(summaries: Mapping[str, Summary]) -> str:
-    """What became of the nuclei of each set of images: shares of the true ones, and spurious ones beyond them."""
-    figure, axes = new_figure(6.4, 0.9 + 0.32 * len(summaries))
-    names = list(summaries)
-    left = np.zeros(len(names))
+    """What became of the nuclei of each set of images: shares of the true ones, and spurious ones beyond them.
+
+    Sets without a true nucleus, of which there are no shares, are left out.
+    """
+    of = {name: one for name, one in summaries.items() if one.truth_nuclei}
+    figure, axes = new_figure(6.4, 0.9 + 0.32 * max(len(of), 2))
+    left = np.zeros(len(of))
     for error, colour in ERROR_COLOURS.items():
-        share = [100 * one.errors[error] / max(one.truth_nuclei, 1) for one in summaries.values()]
-        axes.barh(names, share, left=left, color=colour, label=error, height=0.7)
+        share = [100 * one.errors[error] / one.truth_nuclei for one in of.values()]
+        axes.barh(range(len(of)), share, left=left, color=colour, label=error, height=0.7)
         left = left + share
+    axes.set_yticks(range(len(of)), [shortened(name) for name in of], parse_math=False)
     axes.invert_yaxis()
     axes.axvline(100, color="black", lw=0.8)
     axes.set(xlabel="% of the true nuclei (beyond 100: predictions on nothing)")
     axes.legend(ncols=3, frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1))
     return as_svg(figure)
+
+
+def shortened(name: str, most: int = 36) -> str:
+    """A long name without its middle.
+
+    Examples
+    --------
+    >>> shortened("stain: haematoxylin and eosin", 20)
+    'stain: hae...d eosin'
+    """
+    if len(name) <= most:
+        return name
+    head, tail = most // 2, most - most // 2 - 3
+    return f"{name[:head]}...{name[-tail:]}"
 
 
 def scatter(first: Evaluation, second: Evaluation, names: tuple[str, str]) -> str:

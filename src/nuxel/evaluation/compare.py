@@ -69,7 +69,7 @@ class Comparison:
     def most_different(self, count: int, score: str = "ap") -> list[int]:
         """Places of the images whose score differs most, the largest difference first; equal ones are left out."""
         gap = np.abs(_values(self.second, score) - _values(self.first, score))
-        order = np.argsort(-gap, kind="stable")[:count]
+        order = np.argsort(-np.nan_to_num(gap), kind="stable")[:count]
         return [int(place) for place in order if gap[place] > 0]
 
 

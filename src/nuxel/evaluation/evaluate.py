@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nuxel.data.image_names import match_names
-from nuxel.data.label_sets import LabelArray, LabelSource, find_labels
+from nuxel.data.label_sets import LabelArray, LabelSource, Nothing, find_labels
 from nuxel.errors import NuxelError, UsageError
 from nuxel.evaluation.index import Index, read_index
 from nuxel.evaluation.pairs import Pair, pair_labels
@@ -89,6 +89,23 @@ class Evaluation:
     def totals(self) -> Summary:
         """All images together."""
         return summarise(self.images)
+
+    @property
+    def missing(self) -> list[str]:
+        """The images that have no prediction and count as such in which nothing was found."""
+        return [pair.image for pair in self.pairs if isinstance(pair.predicted, Nothing)]
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be known of the images, a sentence each."""
+        of = len(self.images)
+        counts = {
+            "have no prediction and count as empty": len(self.missing),
+            "have no annotated pixel and are left out of all means": sum(
+                not row.annotated for row in self.images
+            ),
+        }
+        return [f"{count} of {of} images {what}" for what, count in counts.items() if count]
 
     @property
     def groups(self) -> dict[str, dict[str, Summary]]:

@@ -13,6 +13,7 @@ from PIL import Image as Picture
 from scipy import ndimage
 
 from nuxel.metrics.matching import Threshold, match
+from nuxel.metrics.overlap import overlap_table
 
 LONGEST_SIDE = 1024
 _FONT = (4.0, 16.0)
@@ -48,19 +49,23 @@ def draw(drawing: Drawing) -> tuple[str, Window]:
 
     Each match is captioned with its IoU, and with the score of the prediction where it is known.
     """
-    found = match(drawing.truth, drawing.predicted, drawing.threshold)
+    table = overlap_table(drawing.truth, drawing.predicted)
+    found = match(table, None, drawing.threshold)
+    dropped = np.isin(drawing.predicted, table.dropped_labels)
     wrong = ~np.isin(drawing.truth, [0, *found.truth_labels]) & (drawing.truth > 0)
     wrong |= ~np.isin(drawing.predicted, [0, *found.predicted_labels])
-    wrong &= drawing.truth >= 0  # what nobody annotated counts neither for nor against
+    wrong &= (drawing.truth >= 0) & ~dropped  # what nobody annotated counts neither for nor against
     rows, columns = window = worst_window(wrong)
     height, width = rows.stop - rows.start, columns.stop - columns.start
-    truth, predicted = drawing.truth[window], drawing.predicted[window]
+    truth, predicted = drawing.truth[window], np.where(dropped, 0, drawing.predicted)[window]
+    ignored = np.where(dropped, drawing.predicted, 0)[window]
     display = None if drawing.display is None else drawing.display[window]
     iou = dict(zip(found.predicted_labels.tolist(), found.iou.tolist(), strict=True))
     parts = [
         f'<svg class="picture" viewBox="0 0 {width} {height}" role="img">',
         _background(display, height, width),
         f'<path class="ignored" d="{outline_path((truth < 0).astype(np.int32))}"/>',
+        f'<path class="ignored" d="{outline_path(ignored)}"/>',
         f'<path class="truth" d="{outline_path(truth.clip(min=0))}"/>',
         f'<path class="predicted" d="{outline_path(predicted)}"/>',
         *_captions(predicted, iou, drawing.scores or {}),

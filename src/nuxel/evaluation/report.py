@@ -14,7 +14,7 @@ from nuxel.evaluation.detections import nucleus_scores
 from nuxel.evaluation.evaluate import Evaluation
 from nuxel.evaluation.images import find_displays, read_display
 from nuxel.evaluation.pictures import Drawing, draw
-from nuxel.evaluation.scores import ImageScores
+from nuxel.evaluation.scores import HAUSDORFF, ImageScores
 from nuxel.evaluation.summary import Summary
 from nuxel.evaluation.tables import TITLES, cell
 from nuxel.export.atomic import open_text, replacing
@@ -29,13 +29,18 @@ _SWITCHES = (
     '<label><input type="checkbox" checked data-hide="truth"> <span class="key-truth">truth</span></label> '
     '<label><input type="checkbox" checked data-hide="predicted"> <span class="key-predicted">prediction</span>'
     '</label> <label><input type="checkbox" checked data-hide="captions"> IoU of each match (and score)</label> '
+    '&middot; <span class="key-ignored">not annotated (does not count)</span> '
     "&middot; click a picture to enlarge it</p>"
 )
 _NOTE = (
     '<p class="note">AP, AP50 ... AP95: TP / (TP + FP + FN), a match being an IoU above the threshold for the mean of '
     "images (2018 Data Science Bowl) and at least the threshold for all nuclei pooled (StarDist); AP is the mean over "
     "0.50, 0.55 ... 0.95. Precision, recall, F1, PQ and the classes of errors match above IoU {threshold:g}. Merged: a "
-    "prediction covers most of two or more nuclei. Split: two or more predictions lie mostly in one nucleus.</p>"
+    "prediction covers most of two or more nuclei. Split: two or more predictions lie mostly in one nucleus. Poorly "
+    "outlined: overlapped, but not matched. Missed, spurious: a nucleus, a prediction that nothing overlaps. AJI: "
+    "aggregated Jaccard index; NCS: normalised coverage score; Dice2: ensemble Dice; ObjDice: object Dice; Hausd: mean "
+    "Hausdorff distance of matched nuclei in pixels, less being better; voc and coco: average precision of the scored "
+    "boxes.</p>"
 )
 
 
@@ -73,7 +78,7 @@ def write_report(
         '<h2>Scores</h2><div class="charts">',
         *(f"<div>{chart}</div>" for chart in (precision_curves(evaluations), distributions(evaluations))),
         "</div>",
-        *_tables(evaluation),
+        *_tables(evaluation, " (first prediction)" if comparison else ""),
         _SWITCHES,
         *(_comparison(comparison, displays) if comparison else ()),
         "<h2>Best, median and worst images</h2>",
@@ -92,20 +97,24 @@ def _head(evaluation: Evaluation) -> list[str]:
     totals = evaluation.totals
     tiles = [("images", cell(totals.images)), ("true nuclei", cell(totals.truth_nuclei))]
     tiles += [("predicted nuclei", cell(totals.predicted_nuclei))]
-    tiles += [(TITLES[name], cell(totals.mean[name])) for name in _TILES]
+    shown = [name for name in (*_TILES, HAUSDORFF) if name in totals.mean]
+    tiles += [(f"{TITLES[name]}, mean of images", cell(totals.mean[name])) for name in shown]
     tiles += [(name.replace("_", " "), cell(value)) for name, value in evaluation.boxes.items()]
-    example = evaluation.pairs[0]
+    example = next(
+        (one for one in evaluation.pairs if one.image not in evaluation.missing), evaluation.pairs[0]
+    )
     return [
         "<h1>Predicted against true nuclei</h1>",
         f'<p class="files">{escape(example.predicted.where)} against {escape(example.truth.where)}',
         f"and {totals.images - 1} more</p>" if totals.images > 1 else "</p>",
+        *(f'<p class="files">{escape(note)}.</p>' for note in evaluation.notes),
         '<div class="tiles">',
         *(f'<div class="tile"><b>{value}</b><span>{name}</span></div>' for name, value in tiles),
         "</div>",
     ]
 
 
-def _tables(evaluation: Evaluation) -> list[str]:
+def _tables(evaluation: Evaluation, whose: str) -> list[str]:
     totals = evaluation.totals
     pooled = [None, None, None, *(totals.pooled.get(name) for name in TITLES if name in totals.mean)]
     parts = [
@@ -121,7 +130,7 @@ def _tables(evaluation: Evaluation) -> list[str]:
         summaries |= {f"{column}: {value or '(empty)'}": summary for value, summary in groups.items()}
     errors: list[list[Cell]] = [[name, *one.errors.values()] for name, one in summaries.items()]
     parts += [
-        "<h2>What became of the nuclei</h2>",
+        f"<h2>What became of the nuclei{whose}</h2>",
         f'<div class="charts"><div>{error_bars(summaries)}</div></div>',
     ]
     return [*parts, _table(["", *totals.errors], errors)]
@@ -131,8 +140,8 @@ def _summary_head(totals: Summary) -> list[str]:
     return [
         "",
         "images",
-        "nuclei",
-        "found",
+        "true",
+        "predicted",
         *(title for name, title in TITLES.items() if name in totals.mean),
     ]
 
@@ -144,7 +153,14 @@ def _summary_row(name: str, summary: Summary) -> list[Cell]:
 
 def _image_table(rows: Sequence[ImageScores]) -> str:
     scores = [name for name in TITLES if any(name in row.scores for row in rows)]
-    head = ["image", *rows[0].groups, "nuclei", "found", *(TITLES[name] for name in scores), *rows[0].errors]
+    head = [
+        "image",
+        *rows[0].groups,
+        "true",
+        "predicted",
+        *(TITLES[name] for name in scores),
+        *rows[0].errors,
+    ]
     body: list[list[Cell]] = [
         [
             row.image,
@@ -206,9 +222,8 @@ def _comparison(comparison: Comparison, displays: dict[str, Path]) -> list[str]:
 
 def _extremes(evaluation: Evaluation, displays: dict[str, Path]) -> list[str]:
     rows = evaluation.images
-    order = sorted(
-        range(len(rows)), key=lambda i: (-rows[i].scores["ap"], -rows[i].truth_nuclei, rows[i].image)
-    )
+    annotated = [place for place, row in enumerate(rows) if row.annotated]
+    order = sorted(annotated, key=lambda i: (-rows[i].scores["ap"], -rows[i].truth_nuclei, rows[i].image))
     each = min(_EACH, max(len(order) // 3, 1))
     middle = (len(order) - each) // 2
     chosen = {"Best": order[:each], "Median": order[middle : middle + each], "Worst": order[-each:][::-1]}

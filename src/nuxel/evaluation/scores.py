@@ -60,6 +60,11 @@ class ImageScores:
     groups: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def annotated(self) -> bool:
+        """Whether any pixel is, so that there are scores."""
+        return self.scores["ap"] == self.scores["ap"]
+
+    @property
     def count_error(self) -> int:
         """Predicted minus true nuclei."""
         return self.predicted_nuclei - self.truth_nuclei
@@ -79,7 +84,7 @@ def score_image(
     Parameters
     ----------
     image
-        Name of the image.
+        Name of the image. One of which no pixel is annotated has no scores: they are not a number.
     truth, predicted
         See :func:`nuxel.metrics.overlap.overlap_table`.
     threshold
@@ -119,6 +124,8 @@ def score_image(
     }
     if hausdorff and predicted is not None:
         scores[HAUSDORFF] = _mean_hausdorff(np.asarray(truth), predicted, threshold)
+    if not table.pixels:  # of what nobody annotated nothing is known, not even that all is well
+        scores = dict.fromkeys(scores, float("nan"))
     return ImageScores(
         image,
         len(table.truth_labels),

@@ -22,7 +22,7 @@ class Summary:
         How many there are.
     mean
         Mean over images of each score (the Data Science Bowl's rule): each image counts the same. Images without a
-        Hausdorff distance are left out of its mean.
+        Hausdorff distance are left out of its mean, and those of which nothing is annotated of all.
     pooled
         Scores of the matches of all images counted together (StarDist's rule, and that of PQ's authors): each nucleus
         counts the same. ``ap`` and ``ap50`` ... ``ap95`` match at an IoU of at least the threshold here, the others
@@ -61,6 +61,7 @@ def summarise(rows: Sequence[ImageScores]) -> Summary:
         "sq": sq,
         "rq": rq,
     }
+    curves = [row.above.average_precision for row in rows if row.annotated]
     return Summary(
         len(rows),
         sum(row.truth_nuclei for row in rows),
@@ -68,7 +69,7 @@ def summarise(rows: Sequence[ImageScores]) -> Summary:
         {name: _mean([row.scores.get(name, np.nan) for row in rows]) for name in _names(rows)},
         pooled,
         {name: sum(row.errors[name] for row in rows) for name in rows[0].errors},
-        np.mean([row.above.average_precision for row in rows], axis=0),
+        np.mean(curves, axis=0) if curves else np.full(len(curve), np.nan),
         curve,
     )
 

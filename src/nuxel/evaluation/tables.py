@@ -89,20 +89,21 @@ def as_text(evaluation: Evaluation) -> str:
     """The totals, each group, what became of the nuclei, and the worst images."""
     totals = evaluation.totals
     names = [name for name in _SHOWN if name in totals.mean]
-    rows = [["", "images", "nuclei", "found", *(TITLES[name] for name in names)]]
+    rows = [["", "images", "true", "predicted", *(TITLES[name] for name in names)]]
     rows.append(_row("mean of images", totals, names))
     if totals.images > 1:
         rows.append(["all nuclei pooled", "", "", "", *(cell(totals.pooled.get(name)) for name in names)])
     for column, groups in evaluation.groups.items():
         rows.append([f"{column}:", *[""] * (len(rows[0]) - 1)])
         rows += [_row(f"  {value or '(empty)'}", summary, names) for value, summary in groups.items()]
-    parts = [aligned(rows), errors_as_text(totals)]
+    parts = [aligned(rows), errors_as_text(totals, evaluation.settings.threshold), *evaluation.notes]
     if evaluation.boxes:
         parts.append(
             "boxes: " + ", ".join(f"{name} {cell(value)}" for name, value in evaluation.boxes.items())
         )
-    if totals.images > _WORST:
-        worst = sorted(evaluation.images, key=lambda row: row.scores["ap"])[:_WORST]
+    annotated = [row for row in evaluation.images if row.annotated]
+    if len(annotated) > _WORST:
+        worst = sorted(annotated, key=lambda row: row.scores["ap"])[:_WORST]
         parts.append("lowest AP: " + ", ".join(f"{row.image} {cell(row.scores['ap'])}" for row in worst))
     return "\n\n".join(parts)
 
@@ -112,11 +113,11 @@ def _row(name: str, summary: Summary, names: Sequence[str]) -> list[str]:
     return [name, *map(cell, counts), *(cell(summary.mean.get(score)) for score in names)]
 
 
-def errors_as_text(summary: Summary) -> str:
-    """How the nuclei fared, as one sentence."""
+def errors_as_text(summary: Summary, threshold: float) -> str:
+    """How the nuclei fared at an IoU threshold, as one sentence."""
     *of_truth, spurious = summary.errors.items()
     parts = ", ".join(f"{count:,} {name}" for name, count in of_truth)
-    return f"true nuclei: {parts}; predicted nuclei: {spurious[1]:,} {spurious[0]}"
+    return f"true nuclei (IoU > {threshold:g}): {parts}; predicted nuclei: {spurious[1]:,} {spurious[0]}"
 
 
 def comparison_as_text(comparison: Comparison, first: str, second: str) -> str:
@@ -142,6 +143,8 @@ def as_json(evaluation: Evaluation, comparison: Comparison | None = None) -> dic
     found: dict[str, Any] = {
         "nuxel": __version__,
         "threshold": settings.threshold,
+        "where": dict(settings.where),
+        "missing": evaluation.missing,
         "iou_thresholds": [float(threshold) for threshold in DSB2018_THRESHOLDS],
         "totals": _summary(evaluation.totals),
         "boxes": _numbers(evaluation.boxes),

@@ -285,7 +285,7 @@ def _score(network: Model, row: Row, test: Sequence[Source]) -> tuple[dict[str, 
         foreground = labels if row.resize else foreground_of(image, labels, network)
         one["pixel_accuracy"] = pixel_accuracy(truth, foreground)
         images.append({"image": item.image.name, **one, "IoU": foreground_iou(truth, labels)})
-    means = {name: float(np.mean([one[name] for one in images])) for name in images[0] if name != "image"}
+    means = {name: float(np.nanmean([one[name] for one in images])) for name in images[0] if name != "image"}
     return {**means, **({"box_AP50": boxes_ap50(boxes)} if boxes else {})}, images
 
 
