@@ -93,6 +93,13 @@ class TestDraw:
         assert 'class="ignored" d="M0 30V40M60 30V40M0 30H60M0 40H60"' in svg
         assert f'class="truth" d="{outline_path(squares(1))}"' in svg
 
+    def test_a_prediction_that_does_not_count_is_drawn_so(self, squares: Draw) -> None:
+        truth, predicted = squares(1), squares(1, 5)
+        truth[14:] = -1
+        svg = draw(Drawing(truth, predicted))[0]
+        assert f'class="predicted" d="{outline_path(squares(1))}"' in svg
+        assert f'class="ignored" d="{outline_path(squares(5))}"' in svg
+
     def test_the_image_lies_below(self, squares: Draw) -> None:
         display = np.zeros((40, 60, 3), np.uint8)
         display[:, 30:] = 200
