@@ -1,6 +1,7 @@
 """Annotated images in folders: what is found, what is read, and the sentence for everything that cannot be."""
 
 import glob
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,16 @@ def plate(tmp_path):
 
 def stems(source):
     return [item.image.stem for item in find_annotated(source)]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_an_accented_letter_may_be_written_in_two_ways(tmp_path, form):
+    """File systems of macOS keep letter and accent apart, tables do not."""
+    name = unicodedata.normalize(form, "m\u00fcll")
+    write(tmp_path / "images" / f"{name}.png")
+    write(tmp_path / "labels" / f"{name}.png")
+    (tmp_path / "index.csv").write_text("id,stain\nm\u00fcll,he\n", encoding="utf-8")
+    assert stems(Source(str(tmp_path), "index.csv", {"stain": "he"})) == [name]
 
 
 def complaint(call, *arguments):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,12 @@ def test_what_is_no_index(tmp_path: Path, content: bytes, reason: str) -> None:
         read_index(tmp_path / "odd.csv")
     with pytest.raises(NuxelError, match="No such file"):
         read_index(tmp_path / "missing.csv")
+
+
+def test_an_accented_letter_may_be_written_in_two_ways(tmp_path: Path) -> None:
+    one, two = (unicodedata.normalize(form, "m\u00fcll") for form in ("NFC", "NFD"))
+    for written, asked in ((one, two), (two, one)):
+        (tmp_path / "i.csv").write_text(f"id,stain\n{written},red\n", encoding="utf-8")
+        assert read_index(tmp_path / "i.csv").select([f"plate/{asked}"], {"stain": "red"}) == [
+            f"plate/{asked}"
+        ]

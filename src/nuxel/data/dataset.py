@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nuxel.data.image_names import composed
 from nuxel.data.index import read_index_rows
 from nuxel.data.outlines import OUTLINE_SUFFIXES, read_outlines
 from nuxel.data.thin import UNKNOWN
@@ -94,7 +95,7 @@ def find_annotated(source: Source) -> list[Annotated]:
     found, listings = [], Listings()
     for item in find_images([folder]):
         name, place = stem(item.path), place_of(item.path, folder)
-        row = {} if rows is None else rows.get(name)
+        row = {} if rows is None else rows.get(composed(name))
         if row is None or any(row[column] != value for column, value in source.where.items()):
             continue
         if not any(fnmatchcase(place if pattern[:1] == "/" else name, pattern) for pattern in source.include):

@@ -47,11 +47,16 @@ def match_names(first: Iterable[str], second: Iterable[str], *, lone: bool = Tru
     return {left[name]: right[other] for name, other in matched.items()}
 
 
+def composed(name: str) -> str:
+    """The name with its accented letters written in one way; some file systems keep letter and accent apart."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _composed(names: Iterable[str]) -> dict[str, str]:
-    """Each name with its accented letters written in one way, unless a set tells its images apart by that."""
+    """The names by themselves, composed, unless a set tells its images apart by that."""
     given = list(names)
-    composed = {unicodedata.normalize("NFC", name): name for name in given}
-    return composed if len(composed) == len(set(given)) else {name: name for name in given}
+    found = {composed(name): name for name in given}
+    return found if len(found) == len(set(given)) else {name: name for name in given}
 
 
 def _by_ending(names: list[str], others: list[str]) -> dict[str, list[str]]:

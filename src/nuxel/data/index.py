@@ -6,12 +6,14 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from nuxel.data.image_names import composed
 from nuxel.errors import NuxelError
 from nuxel.labels.run_length import bare_name
 
 
 def read_index_rows(path: Path, ids: Sequence[str]) -> tuple[tuple[str, ...], dict[str, dict[str, str]]]:
-    """The columns of an index, and its rows by image: the first of the columns ``ids`` that it has names the image.
+    """The columns of an index, and its rows by image: the first of the columns ``ids`` that it has names the image, and
+    accented letters are written in one way (:func:`nuxel.data.image_names.composed`).
 
     An extension of a label image in it is left out, and so are rows without a name, which spreadsheets leave.
 
@@ -34,7 +36,7 @@ def read_index_rows(path: Path, ids: Sequence[str]) -> tuple[tuple[str, ...], di
         raise NuxelError(f"{path}: no column {' or '.join(ids)}; it has {', '.join(columns) or 'none'}")
     rows: dict[str, dict[str, str]] = {}
     for line in lines:
-        image = bare_name(line[key])
+        image = composed(bare_name(line[key]))
         if image and rows.setdefault(image, line) != line:
             raise NuxelError(f"{path}: two rows say different things of {image}; leave one")
     return columns, rows

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nuxel.data.image_names import composed
 from nuxel.data.index import read_index_rows
 from nuxel.errors import NuxelError, UsageError
 
@@ -34,7 +35,8 @@ class Index:
 
     def row(self, image: str) -> Mapping[str, str] | None:
         """The row of an image by its whole name or by the last part of it."""
-        return self.rows.get(image) or self.rows.get(image.rpartition("/")[2])
+        name = composed(image)
+        return self.rows.get(name) or self.rows.get(name.rpartition("/")[2])
 
     def select(self, images: Iterable[str], where: Mapping[str, str]) -> list[str]:
         """The images whose row has these values.
