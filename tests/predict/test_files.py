@@ -827,12 +827,13 @@ def test_more_nuclei_than_16_bits_count(toy_model: Path, tmp_path: Path) -> None
     assert np.ptp(corner, axis=2).max() > 50  # the last one has its outline, in a colour
 
 
-def test_a_person_s_json_is_kept(save_discs: Save, job: Job) -> None:
+@pytest.mark.parametrize("held", ['{"mine": 1}', '{\n "nuxel": "0.1.0",\n "threshold": 0.5\n}'])
+def test_a_json_file_of_a_person_or_of_nuxel_evaluate_is_kept(save_discs: Save, job: Job, held: str) -> None:
     job.out.mkdir(parents=True)
-    (job.out / "run.json").write_text('{"mine": 1}')
+    (job.out / "run.json").write_text(held)
     with pytest.raises(UsageError, match=r"run\.json: exists already"):
         segment_files([save_discs("a.png")], job)
-    assert (job.out / "run.json").read_text() == '{"mine": 1}'
+    assert (job.out / "run.json").read_text() == held
 
 
 def test_a_link_to_an_input_in_the_place_of_a_product(

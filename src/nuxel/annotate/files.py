@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import io
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +21,7 @@ from nuxel.annotate.tasks import Task
 from nuxel.data.thin import UNKNOWN
 from nuxel.errors import UsageError, reason_of
 from nuxel.export.atomic import replacing
+from nuxel.export.csv_text import encode_csv
 from nuxel.export.geojson import encode_geojson
 from nuxel.export.label_tiff import prepared_labels
 from nuxel.export.png import encode_png
@@ -162,7 +161,7 @@ def _write_summary(path: Path, rows: Sequence[PropagatedRow]) -> None:
     done = {row.file for row in rows}
     earlier = [line for line in _earlier_rows(path) or () if line[0] not in done]
     with replacing(path) as part:
-        part.write_bytes(_encode_csv(_COLUMNS, [*earlier, *(list(asdict(row).values()) for row in rows)]))
+        part.write_bytes(encode_csv(_COLUMNS, [*earlier, *(list(asdict(row).values()) for row in rows)]))
 
 
 def _earlier_rows(path: Path) -> list[list[str]] | None:
@@ -261,7 +260,7 @@ def _write(
     splines = splines_of(np.maximum(propagated.labels, 0), how.tolerance)
     rows = ([number, *values.values()] for number, values in described.items())
     contents = {
-        table: _encode_csv(["label", "source", "score"], rows),
+        table: encode_csv(["label", "source", "score"], rows),
         outlines: encode_geojson(splines, named, known.features),
         overlay: encode_png(picture),
     }
@@ -273,12 +272,3 @@ def _write(
         for path, content in contents.items():
             others.enter_context(replacing(path)).write_bytes(content)
     return [str(values["source"]) for values in described.values()]
-
-
-def _encode_csv(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> bytes:
-    """UTF-8 with a header; floats with six digits, None as an empty field."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
-    return text.getvalue().encode("utf-8", "backslashreplace")

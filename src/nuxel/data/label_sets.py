@@ -41,45 +41,39 @@ class LabelSource(Protocol):
 
 
 @dataclass(frozen=True)
-class LabelFile:
-    """A TIFF, PNG or NPY file of labels."""
-
+class _OnDisk:
     path: Path
-    sized: bool = True
 
     @property
     def where(self) -> str:
         return str(self.path)
+
+
+@dataclass(frozen=True)
+class LabelFile(_OnDisk):
+    """A TIFF, PNG or NPY file of labels."""
+
+    sized: bool = True
 
     def read(self, shape: Shape | None) -> NDArray[np.int32]:  # noqa: ARG002
         return read_labels(self.path)
 
 
 @dataclass(frozen=True)
-class MaskFolder:
+class MaskFolder(_OnDisk):
     """The competition's folder of masks, one PNG a nucleus."""
 
-    path: Path
     sized: bool = True
-
-    @property
-    def where(self) -> str:
-        return str(self.path)
 
     def read(self, shape: Shape | None) -> NDArray[np.int32]:  # noqa: ARG002
         return read_masks(self.path)
 
 
 @dataclass(frozen=True)
-class OutlineFile:
+class OutlineFile(_OnDisk):
     """An Aperio XML or GeoJSON file of outlines."""
 
-    path: Path
     sized: bool = False
-
-    @property
-    def where(self) -> str:
-        return str(self.path)
 
     def read(self, shape: Shape | None) -> NDArray[np.int32]:
         if shape is None:

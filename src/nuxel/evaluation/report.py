@@ -8,6 +8,7 @@ from html import escape
 from importlib import resources
 from pathlib import Path
 
+from nuxel.data.label_sets import Nothing
 from nuxel.evaluation.charts import distributions, error_bars, need_plotting, precision_curves, scatter
 from nuxel.evaluation.compare import Comparison
 from nuxel.evaluation.detections import nucleus_scores
@@ -101,7 +102,7 @@ def _head(evaluation: Evaluation) -> list[str]:
     tiles += [(f"{TITLES[name]}, mean of images", cell(totals.mean[name])) for name in shown]
     tiles += [(name.replace("_", " "), cell(value)) for name, value in evaluation.boxes.items()]
     example = next(
-        (one for one in evaluation.pairs if one.image not in evaluation.missing), evaluation.pairs[0]
+        (one for one in evaluation.pairs if not isinstance(one.predicted, Nothing)), evaluation.pairs[0]
     )
     return [
         "<h1>Predicted against true nuclei</h1>",

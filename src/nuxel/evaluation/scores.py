@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -62,7 +63,7 @@ class ImageScores:
     @property
     def annotated(self) -> bool:
         """Whether any pixel is, so that there are scores."""
-        return self.scores["ap"] == self.scores["ap"]
+        return not math.isnan(self.scores["ap"])
 
     @property
     def count_error(self) -> int:

@@ -9,8 +9,11 @@ from nuxel.export.png import SOFTWARE
 from nuxel.names import FOLDER_FILES
 
 _HEADERS = (b"label,centroid_y,", b"file,status,reason,nuclei,", b"ImageId,EncodedPixels\n")
-_TABLES = (b"file,status,reason,", b"ImageId,EncodedPixels\n")
-_MARKS = {".png": SOFTWARE, ".json": b'"nuxel": "'}
+_RECORDS = (b"file,status,reason,", b"ImageId,EncodedPixels\n")
+"""Also of what ``nuxel propagate`` writes, which ``nuxel segment`` must not replace."""
+_RAN_ON = b'"provider": "'
+"""In the record of a run, but not in the JSON file of an evaluation."""
+_MARKS = {".png": SOFTWARE, ".json": _RAN_ON}
 _READ = 1 << 16
 """The mark of a picture is at its beginning, and a record of a run is smaller."""
 
@@ -41,7 +44,7 @@ def is_record(path: Path) -> bool:
             head = file.read(_READ)
     except OSError:
         return False
-    return head.startswith(_TABLES) or b'"provider": "' in head
+    return head.startswith(_RECORDS) or _RAN_ON in head
 
 
 def replaces_others(path: Path) -> str:

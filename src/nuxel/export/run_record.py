@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nuxel.export.atomic import open_text, replacing
+from nuxel.export.csv_text import encode_csv
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,8 @@ def write_summary(path: Path | str, rows: Iterable[SummaryRow]) -> None:
         If the file cannot be written.
     """
     names = [field.name for field in fields(SummaryRow)]
-    with replacing(path) as part, open_text(part) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows([_cell(getattr(row, name)) for name in names] for row in rows)
+    with replacing(path) as part:
+        part.write_bytes(encode_csv(names, ([getattr(row, name) for name in names] for row in rows)))
 
 
 def write_run_record(path: Path | str, record: Mapping[str, Any]) -> None:
@@ -87,12 +85,6 @@ def write_run_record(path: Path | str, record: Mapping[str, Any]) -> None:
     text = json.dumps(_plain(record), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     with replacing(path) as part, open_text(part) as file:
         file.write(text + "\n")
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float | np.floating):
-        return f"{value:.6g}" if math.isfinite(value) else ""
-    return "" if value is None else str(value)
 
 
 def _plain(value: Any) -> Any:

@@ -80,7 +80,7 @@ def _reason(error: Exception) -> str:
 
 def _is_white_on_black(array: NDArray[Any]) -> bool:
     """Whether several regions all have the number 255, and no pixel another one: a mask, as most programs save it."""
-    if array.dtype != np.uint8 or not np.isin(np.unique(array), (0, 255)).all():
+    if array.dtype != np.uint8 or not ((array == 0) | (array == 255)).all():
         return False
     return bool(ndimage.label(array, np.ones((3, 3)))[1] > 1)
 

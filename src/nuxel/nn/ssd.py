@@ -24,6 +24,17 @@ _CODER = BoxCoder((10.0, 10.0, 5.0, 5.0))
 """Offsets of centres over the box's sides times 10, logarithms of sides times 5: SSD's own variances."""
 
 
+def thinnest_side(sizes: Sequence[float], ratios: Sequence[float]) -> float:
+    """The shorter side of the thinnest box of these sizes and ratios; torchvision makes nothing of one of 1 pixel.
+
+    Examples
+    --------
+    >>> thinnest_side([8, 16], [0.25, 1])
+    4.0
+    """
+    return min(sizes) * math.sqrt(min(*ratios, *(1 / ratio for ratio in ratios)))
+
+
 class DefaultBoxes:
     """Boxes of several sizes and shapes around the centre of every cell of several maps.
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from nuxel.errors import UsageError
 from nuxel.nn.attention_fpn import EXTRAS, VARIANTS
+from nuxel.nn.ssd import thinnest_side
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,7 @@ class NetworkConfig:
             )
         if not self.ratios or not all(ratio > 0 for ratio in self.ratios):
             raise UsageError(f"ratios must hold positive numbers, got {list(self.ratios)}")
-        thinnest = min(self.anchors) * min(min(self.ratios), 1 / max(self.ratios)) ** 0.5
-        if thinnest <= 1:
+        if (thinnest := thinnest_side(self.anchors, self.ratios)) <= 1:
             raise UsageError(
                 f"anchors must be more than 1 pixel wide and high at all ratios, got one of {thinnest:.2g}"
             )

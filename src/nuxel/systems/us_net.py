@@ -26,7 +26,7 @@ from nuxel.errors import UsageError
 from nuxel.instances import Instances
 from nuxel.labels.relabel import relabel
 from nuxel.losses.detection import area_weights, box_loss, focal_loss, mean_absolute
-from nuxel.nn.ssd import DefaultBoxes, DetectionBranch, best_boxes, encode, match
+from nuxel.nn.ssd import DefaultBoxes, DetectionBranch, best_boxes, encode, match, thinnest_side
 from nuxel.nn.us_net import BLOCKS, DEPTH, PATCH, RefinementUNet, SegmentationBranch, SharedBase
 from nuxel.systems.attention_mask_rcnn import instances_of
 
@@ -88,8 +88,7 @@ class NetworkConfig:
             raise UsageError(
                 f"sizes must hold one for each of the {len(_STRIDES)} maps, got {list(self.sizes)}"
             )
-        thinnest = min(self.sizes) * min(self.scales) * min(min(self.ratios), 1 / max(self.ratios)) ** 0.5
-        if thinnest <= 1:
+        if (thinnest := min(self.scales) * thinnest_side(self.sizes, self.ratios)) <= 1:
             raise UsageError(
                 f"boxes must be more than 1 pixel wide and high at all sizes, scales and ratios, got {thinnest:.2g}"
             )
