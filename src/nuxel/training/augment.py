@@ -19,16 +19,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
-from skimage.color import hed_from_rgb, rgb_from_hed
 from skimage.measure import label as connected_components
 from torch import Tensor
 from torch.nn import functional
-from torchvision.transforms.v2 import functional as v2
 
 from nuxel.data.clusters import paste_clusters
 from nuxel.data.targets import diameters
 from nuxel.errors import UsageError
+from nuxel.training.appearance import chosen, random_appearance
 from nuxel.training.paint import paint
 
 Rng = np.random.Generator
@@ -62,6 +60,12 @@ class Augmentation:
         deconvolution (Ruifrok and Johnston 2001), and each is scaled and shifted (Tellez et al. 2018).
     paint_p
         Nuclei and background get new colours and textures: :func:`nuxel.training.paint.paint`.
+    restain_p
+        In a colour image, other dyes and strengths instead: :func:`nuxel.training.appearance.restained`.
+    holes_p
+        Places without tissue between the nuclei: :func:`nuxel.training.appearance.with_holes`.
+    compression_p
+        What JPEG leaves of it.
     light_p
         Gamma, gain and shift: brightness and contrast.
     dropout_p
@@ -94,6 +98,9 @@ class Augmentation:
     dropout_p: float = 0.0
     concentration_p: float = 0.0
     paint_p: float = 0.0
+    restain_p: float = 0.0
+    holes_p: float = 0.0
+    compression_p: float = 0.0
     turn: bool = True
 
     def __post_init__(self) -> None:
@@ -120,18 +127,13 @@ def random_view(
     Returns the image ``(3, crop, crop)`` float32 in ``[0, 1]`` and its labels ``(crop, crop)`` int32, every connected
     piece of a nucleus with a label of its own; not annotated pixels stay negative.
     """
-    if _chosen(how.cluster_p, rng):
+    if chosen(how.cluster_p, rng):
         image, labels = paste_clusters(image, labels, rng)
     picture, drawn = random_warp(image, labels, crop, how, rng)
-    if _chosen(how.paint_p, rng):
+    if chosen(how.paint_p, rng):
         picture = paint(picture, drawn, rng)
     picture = random_appearance(picture, torch.from_numpy(drawn), how, rng)
     return picture, drawn
-
-
-def _chosen(probability: float, rng: Rng) -> bool:
-    """Whether to make a change; draws nothing if it never is."""
-    return probability > 0 and rng.random() < probability
 
 
 def random_warp(
@@ -218,13 +220,13 @@ def _places(
     if rng.random() < how.elastic_p:
         field = _smooth_field(crop, rng)
         down, right = down + field[0], right + field[1]
-    if _chosen(how.piecewise_p, rng):
+    if chosen(how.piecewise_p, rng):
         count = int(rng.integers(4, 9))
         cell = crop / (count - 1)
         nodes = rng.uniform(-1, 1, (count, count, 2)) * cell * rng.uniform(0.05, 0.2)
         shift = piecewise_affine_shift(nodes, crop)
         down, right = down + shift[..., 0], right + shift[..., 1]
-    if _chosen(how.perspective_p, rng):
+    if chosen(how.perspective_p, rng):
         offsets = np.stack(np.broadcast_arrays(down, right), -1)
         offsets = tilted(offsets, rng.uniform(-0.2, 0.2, 2) / (crop / 2))
         down, right = offsets[..., 0], offsets[..., 1]
@@ -283,122 +285,3 @@ def tilted(offsets: NDArray[np.float64], tilt: NDArray[np.float64]) -> NDArray[n
     """
     seen: NDArray[np.float64] = offsets / (1 + offsets @ tilt)[..., None]
     return seen
-
-
-def random_appearance(picture: Tensor, labels: Tensor, how: Augmentation, rng: Rng) -> Tensor:
-    """Change stain, light, sharpness and noise of ``(3, H, W)`` in ``[0, 1]``; the geometry stays."""
-    if rng.random() < how.nucleus_contrast_p:
-        picture = _nucleus_contrast(picture, labels, rng)
-    picture = _random_stain(picture, how, rng)
-    if rng.random() < how.light_p:
-        gamma = float(np.exp(rng.normal(0, 0.35)))
-        gain, shift = rng.uniform(0.6, 1.15), rng.uniform(-0.1, 0.15)
-        picture = picture.clamp(0, 1) ** gamma * gain + shift
-    if rng.random() < how.shading_p:
-        picture = _shading(picture, rng)
-    if rng.random() < how.invert_p:
-        picture = 1 - picture
-    return _random_sharpness(picture.clamp(0, 1), how, rng).clamp(0, 1).contiguous()
-
-
-def _nucleus_contrast(picture: Tensor, labels: Tensor, rng: Rng) -> Tensor:
-    """Some nuclei fade into their surroundings: stains differ between nuclei more than a few laboratories show."""
-    inside = labels > 0
-    if not inside.any() or inside.all():
-        return picture
-    background = picture[:, ~inside].median(1).values[:, None, None]
-    weakest = rng.uniform(0.25, 0.8)
-    strength = torch.from_numpy(rng.uniform(weakest, 1.1, int(labels.max()) + 1).astype(np.float32))
-    strength[0] = 1
-    factor = _blurred(strength[labels.clamp(min=0).long()][None], 1.0, 2)
-    return background + (picture - background) * factor
-
-
-def _random_stain(picture: Tensor, how: Augmentation, rng: Rng) -> Tensor:
-    grey = bool((picture[0] - picture[1]).abs().max() < 0.02 and (picture[0] - picture[2]).abs().max() < 0.02)
-    if grey:
-        if rng.random() < how.tint_p:
-            gains = rng.uniform(0, 1, 3)
-            gains[rng.integers(3)] = 1
-            picture = picture * torch.from_numpy(gains.astype(np.float32))[:, None, None]
-        return picture
-    if _chosen(how.concentration_p, rng):
-        picture = _other_concentrations(picture, rng)
-    if rng.random() < how.stain_p:
-        powers = torch.from_numpy(np.exp(rng.normal(0, 0.25, 3)).astype(np.float32))[:, None, None]
-        picture = picture.clamp(0, 1) ** powers
-        picture = v2.adjust_hue(picture, float(rng.uniform(-0.06, 0.06)))
-        picture = v2.adjust_saturation(picture, float(rng.uniform(0.5, 1.5)))
-    if rng.random() < how.shuffle_p:
-        picture = picture[torch.from_numpy(rng.permutation(3))]
-    if rng.random() < how.grey_p:
-        weights = torch.from_numpy(rng.dirichlet([1, 1, 1]).astype(np.float32))[:, None, None]
-        picture = (picture * weights).sum(0, keepdim=True).expand(3, -1, -1)
-    return picture
-
-
-_UNMIXED, _MIXED = (torch.from_numpy(m.T.astype(np.float32)) for m in (hed_from_rgb, rgb_from_hed))
-
-
-def _other_concentrations(picture: Tensor, rng: Rng) -> Tensor:
-    """More or less of each stain: the optical densities of ``(3, H, W)``, unmixed, scaled, shifted and mixed again."""
-    scale = torch.from_numpy(np.exp(rng.normal(0, 0.3, (3, 1))).astype(np.float32))
-    shift = torch.from_numpy(rng.normal(0, 0.03, (3, 1)).astype(np.float32))
-    density = -picture.clamp(1 / 256, 1).log().reshape(3, -1)
-    stains = (_UNMIXED @ density) * scale + shift
-    return (-(_MIXED @ stains)).exp().clamp(0, 1).reshape(picture.shape)
-
-
-def _shading(picture: Tensor, rng: Rng) -> Tensor:
-    """Uneven illumination: a smooth field times, or on top of, the picture."""
-    coarse = torch.from_numpy(rng.uniform(-1, 1, (1, 1, 3, 3)).astype(np.float32))
-    field = functional.interpolate(coarse, picture.shape[1:], mode="bicubic", align_corners=True)[0]
-    strength = rng.uniform(0.1, 0.4)
-    return picture * (1 + strength * field) if rng.random() < 0.5 else picture + 0.5 * strength * field
-
-
-def _random_sharpness(picture: Tensor, how: Augmentation, rng: Rng) -> Tensor:
-    height, width = picture.shape[1:]
-    if rng.random() < how.blur_p:
-        sigma = float(np.exp(rng.uniform(np.log(0.4), np.log(2.5))))
-        blurred = _blurred(picture, sigma, math.ceil(2 * sigma))
-        sharpen = rng.random() < 0.3
-        picture = picture + (picture - blurred) * float(rng.uniform(0.3, 1)) if sharpen else blurred
-    if rng.random() < how.resolution_p:
-        part = rng.uniform(0.4, 0.8)
-        small = functional.interpolate(picture[None], scale_factor=part, mode="area")
-        picture = functional.interpolate(small, (height, width), mode="bilinear", align_corners=False)[0]
-    if _chosen(how.emboss_p, rng):
-        picture = embossed(picture, rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 2))
-    if rng.random() < how.noise_p:
-        picture = picture + _noise(picture, rng)
-    if _chosen(how.dropout_p, rng):
-        channels = 1 if rng.random() < 0.5 else 3
-        lost = rng.random((channels, height, width)) < rng.uniform(0.01, 0.1)
-        picture = picture * torch.from_numpy(~lost)
-    return picture
-
-
-def _blurred(picture: Tensor, sigma: float, radius: int) -> Tensor:
-    """A Gaussian blur of ``(C, H, W)``, mirrored at the edge."""
-    sigmas, radii = (0, sigma, sigma), (0, radius, radius)
-    return torch.from_numpy(ndimage.gaussian_filter(picture.numpy(), sigmas, mode="mirror", radius=radii))
-
-
-def embossed(picture: Tensor, angle: float, strength: float) -> Tensor:
-    """A relief lit from ``angle``: ``strength`` times the slope in that direction on top of ``(C, H, W)``."""
-    around = functional.pad(picture[None], (1, 1, 1, 1), mode="replicate")[0]
-    down = (around[:, 2:, 1:-1] - around[:, :-2, 1:-1]) / 2
-    right = (around[:, 1:-1, 2:] - around[:, 1:-1, :-2]) / 2
-    return picture + strength * (math.sin(angle) * down + math.cos(angle) * right)
-
-
-def _noise(picture: Tensor, rng: Rng) -> Tensor:
-    """Noise of a camera: constant and signal-dependent parts, the same in all channels or not, sharp or blurred."""
-    channels = 1 if rng.random() < 0.5 else 3
-    noise = torch.from_numpy(rng.standard_normal((channels, *picture.shape[1:]), np.float32))
-    if rng.random() < 0.3:
-        noise = _blurred(noise, 0.8, 1) * 2
-    spread = float(np.exp(rng.uniform(np.log(0.01), np.log(0.12))))
-    signal = picture.clamp(0, 1).sqrt() if rng.random() < 0.5 else torch.ones(())
-    return spread * signal * noise
