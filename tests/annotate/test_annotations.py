@@ -83,6 +83,18 @@ class TestCurves:
         )
         assert found.proposed == {1: 0.25, 2: None}
 
+    def test_what_qupath_leaves_of_a_proposal(self, tmp_path: Path) -> None:
+        """Of the properties it keeps the class, and numbers as measurements."""
+        kept = {"classification": {"name": "proposed"}}
+        found = drawn(
+            tmp_path,
+            square(12, 2, measurements={"label": 5.0, "score": 0.75, "Area": 36.0}, **kept),
+            square(1, 1, measurements={"label": 9, "score": None}, **kept),
+        )
+        assert found.labels[4, 14] == 5
+        assert found.labels[3, 3] == 9
+        assert found.proposed == {5: 0.75, 9: None}
+
     def test_outlines_of_a_pathologist(self, tmp_path: Path) -> None:
         path = tmp_path / "a.xml"
         corners = "".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in [(1, 0), (4, 0), (4, 2), (1, 2)])

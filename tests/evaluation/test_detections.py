@@ -13,6 +13,7 @@ from nuxel.errors import NuxelError
 from nuxel.evaluation.detections import box_scores, nucleus_scores
 from nuxel.evaluation.evaluate import evaluate
 from nuxel.evaluation.pairs import Pair
+from nuxel.instances import Instances
 
 Draw = Callable[..., np.ndarray]
 Save = Callable[..., Path]
@@ -37,6 +38,31 @@ def test_scores_beside_the_labels(predict: Callable[..., LabelFile]) -> None:
     assert nucleus_scores(predict("a.b", {1: 0.5, 7: 0.25})) == {1: 0.5, 7: 0.25}
 
 
+@pytest.mark.parametrize("head", [b"\xef\xbb\xbf", b""])
+@pytest.mark.parametrize("between", [b",", b";", b"\t"])
+def test_as_spreadsheets_save_it(predict: Callable[..., LabelFile], head: bytes, between: bytes) -> None:
+    source = predict("a", {1: 0.5, 7: 0.25})
+    table = source.path.with_name("a_nuclei.csv")
+    table.write_bytes(head + table.read_bytes().replace(b",", between))
+    assert nucleus_scores(source) == {1: 0.5, 7: 0.25}
+
+
+def test_what_somebody_annotated_has_no_score(predict: Callable[..., LabelFile], squares: Draw) -> None:
+    source = predict("a", {1: 0.5, 7: 0.25})
+    table = source.path.with_name("a_nuclei.csv")
+    table.write_text(table.read_text().replace("1,0.5", "1,"))
+    assert nucleus_scores(source) == {7: 0.25}
+    with pytest.raises(NuxelError, match="has no score of nucleus 1"):
+        box_scores([Pair("a", LabelArray(squares(1)), source)])
+
+
+def test_what_segment_returns_has_its_scores(squares: Draw) -> None:
+    found = Instances(squares(1, 2), np.array([0.9, 0.4], np.float32))
+    assert evaluate(found, squares(1), boxes=True).boxes["voc_ap50"] == 1
+    turned = Instances(squares(1, 2), np.array([0.4, 0.9], np.float32))
+    assert evaluate(turned, squares(1), boxes=True).boxes["voc_ap50"] == 0.5
+
+
 def test_no_scores(save: Save, squares: Draw, predict: Callable[..., LabelFile]) -> None:
     assert nucleus_scores(LabelArray(squares(1))) is None
     assert nucleus_scores(LabelFile(save("plain.tif", squares(1)))) is None
@@ -47,7 +73,7 @@ def test_no_scores(save: Save, squares: Draw, predict: Callable[..., LabelFile])
     assert nucleus_scores(LabelFile(table.with_name("a_labels.tif"))) is None
 
 
-@pytest.mark.parametrize("content", [b"label,score\n1,high\n", b"label,score\n1\n", b"\xff\xfe\x00"])
+@pytest.mark.parametrize("content", [b"label,score\n1,high\n", b"label,score\n,0.5\n", b"\xff\xfe\x00"])
 def test_a_damaged_table_is_named(predict: Callable[..., LabelFile], content: bytes) -> None:
     source = predict("a", {1: 1.0})
     source.path.with_name("a_nuclei.csv").write_bytes(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import nuxel
 from nuxel.errors import NuxelError, UsageError
 from nuxel.evaluation import pairs
 from nuxel.evaluation.evaluate import Settings, evaluate
-from nuxel.evaluation.tables import as_json, as_text
+from nuxel.evaluation.tables import as_json, as_text, write_json
 from nuxel.instances import Instances
 
 Draw = Callable[..., np.ndarray]
@@ -180,6 +181,16 @@ def test_an_image_without_an_annotated_pixel_is_left_out_of_all_means(tmp_path: 
     assert (written["image"], written["ap"]) == ("blank", None)
     nothing = evaluate(np.load(predicted / "a.npy"), np.load(truth / "blank.npy"))
     assert np.isnan([nothing.totals.mean["ap"], *nothing.totals.mean_curve]).all()
+
+
+def test_without_any_annotated_pixel_nothing_is_said(tmp_path: Path, squares: Draw) -> None:
+    result = evaluate(squares(1), np.full_like(squares(), -1))
+    assert np.isnan(list(result.totals.pooled.values())).all()
+    assert np.isnan([*result.totals.pooled_curve, *result.totals.mean_curve]).all()
+    write_json(tmp_path / "e.json", result)
+    read = json.loads((tmp_path / "e.json").read_text(), parse_constant=pytest.fail)
+    assert read["totals"]["mean_curve"] == [None] * 10
+    assert read["totals"]["pooled"]["ap"] is None
 
 
 def test_missing_predictions_are_named(folders: tuple[Path, Path]) -> None:

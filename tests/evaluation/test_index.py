@@ -32,6 +32,11 @@ def test_columns_that_tell_images_apart(index: Index) -> None:
     assert index.groups(["a", "b", "c"])["b"] == {"stain": "red", "size": "10"}
 
 
+def test_a_row_without_other_columns_is_one(tmp_path: Path) -> None:
+    (tmp_path / "i.csv").write_text("id\np/a\n")
+    assert read_index(tmp_path / "i.csv").row("p/a") == {}
+
+
 def test_at_most_twenty_groups_unless_named(tmp_path: Path) -> None:
     rows = [f"i{n},{n % 20},{n % 21}" for n in range(42)]
     (tmp_path / "i.csv").write_text("\n".join(["ImageId,twenty,more", *rows]))

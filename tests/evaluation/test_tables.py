@@ -94,8 +94,8 @@ def test_json_of_a_comparison(evaluation: Evaluation, squares: Draw) -> None:
         "mean": 0,
         "first": 0.625,
         "second": 0.625,
-        "low": 0,
-        "high": 0,
+        "low": None,
+        "high": None,
         "p_value": 1,
         "better": 0,
         "worse": 0,
@@ -115,10 +115,19 @@ def test_csv(evaluation: Evaluation, tmp_path: Path) -> None:
     assert (rows[2]["hausdorff"], rows[2]["stain"]) == ("", "")
 
 
+def test_a_name_with_an_end_of_line_is_one_row(save: Save, squares: Draw, tmp_path: Path) -> None:
+    for side in "pt":
+        save(f"{side}/a\rb.png", squares(1))
+        save(f"{side}/c.png", squares(1))
+    write_csv(tmp_path / "e.csv", evaluate(tmp_path / "p", tmp_path / "t"))
+    with (tmp_path / "e.csv").open(newline="") as file:
+        assert [row["image"] for row in csv.DictReader(file)] == ["a\rb", "c"]
+
+
 def test_comparison(evaluation: Evaluation) -> None:
     lines = comparison_as_text(compare(evaluation, evaluation), "x", "y").splitlines()
     assert lines[:3] == ["first: x", "second: y", ""]
-    assert lines[4].split() == ["AP", "0.625", "0.625", "+0.000", "+0.000", "..", "+0.000", "1", "0", "0"]
+    assert lines[4].split() == ["AP", "0.625", "0.625", "+0.000", "-", "1", "0", "0"]
     assert lines[-1].startswith("Hausd")
 
 

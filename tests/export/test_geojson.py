@@ -53,8 +53,12 @@ class TestFile:
             assert feature["type"] == "Feature"
             assert feature["geometry"]["type"] == "Polygon"
             assert set(feature["properties"]) == {
-                "label", "source", "score", "control_points", "objectType",
+                "label", "source", "score", "control_points", "objectType", "measurements",
             }  # fmt: skip
+            numbers = feature["properties"]["measurements"]
+            assert numbers.pop("label") == feature["properties"]["label"]
+            assert numbers.get("score") == feature["properties"]["score"]
+            assert set(numbers) <= {"score"}
 
     def test_polygons_and_control_points_give_the_nuclei_back(self, tmp_path: Path) -> None:
         labels = ellipses()
@@ -75,7 +79,12 @@ class TestFile:
         }
         (kept,) = nuclei_geojson({}, {4: {"source": "human"}}, {4: feature})["features"]
         assert kept["geometry"] == feature["geometry"]
-        assert kept["properties"] == {"objectType": "annotation", "source": "human", "label": 4}
+        assert kept["properties"] == {
+            "objectType": "annotation",
+            "source": "human",
+            "label": 4,
+            "measurements": {"label": 4},
+        }
 
     def test_what_has_a_feature_already_keeps_its_geometry(self) -> None:
         ring = [[1.23456789, 1], [9, 1], [9, 9], [1, 9], [1.23456789, 1]]
@@ -99,6 +108,18 @@ class TestFile:
         assert other == nuclei_geojson(splines, {5: given[5]})["features"][0]
         assert hidden["properties"]["classification"] == {"name": "human"}
         assert "control_points" not in hidden["properties"]
+
+    def test_measurements_of_others_stay_and_its_own_are_renewed(self) -> None:
+        stored = {
+            4: {"properties": {"measurements": {"Area": 3.5, "label": 9, "score": 0.5}}},
+            5: {"properties": {"measurements": [{"name": "Area", "value": 1}]}},
+        }
+        given = {4: {"source": "human", "score": None}, 5: {}}
+        first, second = (
+            f["properties"]["measurements"] for f in nuclei_geojson({}, given, stored)["features"]
+        )
+        assert first == {"Area": 3.5, "label": 4}
+        assert second == [{"name": "Area", "value": 1}]
 
     def test_control_points_stay_as_long_as_the_outline_is_theirs(self) -> None:
         labels = ellipses()

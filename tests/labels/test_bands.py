@@ -78,3 +78,18 @@ def test_aligned_bands_have_every_border_of_both(first: set[int], second: set[in
     assert all((a == -b).all() for a, b in pairs)
     np.testing.assert_array_equal(np.concatenate([a for a, _ in pairs]), image)
     assert [len(a) for a, _ in pairs] == np.diff([0, *sorted(first | second), 20]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("marked", "dtype"), [(1, np.uint8), (255, np.uint8), (255, np.int32), (65535, np.uint16)]
+)
+def test_a_mask_is_refused_at_its_end(tmp_path: Path, marked: int, dtype: type) -> None:
+    labels = np.zeros((40, 40), dtype)
+    labels[20:30, 2:8], labels[20:30, 12:18], labels[22:30, 22:28] = marked, marked, marked
+    path = tmp_path / "mask.tif"
+    tifffile.imwrite(path, labels, rowsperstrip=8, compression="zlib")
+    with pytest.raises(NuxelError, match=f"mask.tif: holds only 0 and {marked}, in 3 regions or more"):
+        list(read_bands(path))
+    labels[35:, :5] = 2  # another nucleus, so it was no mask
+    tifffile.imwrite(path, labels, rowsperstrip=8, compression="zlib")
+    np.testing.assert_array_equal(np.concatenate(list(read_bands(path))), labels)

@@ -73,7 +73,7 @@ def test_height_and_width_give_the_shape(tmp_path: Path) -> None:
 
 
 def test_the_extension_of_an_image_goes_and_other_dots_stay(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.csv", "plate.1/A1.PNG,", "B.2,", " C.npy ,")
+    path = write(tmp_path / "a.csv", "plate.1/A1.PNG,", "B.2,", "C.npy,")
     assert list(read_run_lengths(path)) == ["plate.1/A1", "B.2", "C"]
 
 
@@ -171,3 +171,23 @@ def test_what_is_encoded_paints_the_same_again(labels):
 def test_the_shape_may_stand_in_one_row_of_an_image_only(tmp_path):
     (tmp_path / "a.csv").write_text("ImageId,EncodedPixels,Height,Width\na,1 1,2,3\na,3 1,,\n")
     assert read_run_lengths(tmp_path / "a.csv")["a"].shape == (2, 3)
+
+
+def test_a_run_whose_end_is_beyond_64_bits_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "x,1 2", f"x,{2**63 - 1} 5")
+    with pytest.raises(
+        NuxelError, match=f"a run ends at pixel {2**63 + 3}, but the image of 3 x 3 has only 9"
+    ):
+        read_run_lengths(path)["x"].paint((3, 3))
+
+
+def test_images_that_differ_in_their_extension_alone_are_not_mixed(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "x.png,1 2", "x.tif,4 1")
+    with pytest.raises(NuxelError, match=r"line 3: x\.png and x\.tif would be one image"):
+        read_run_lengths(path)
+
+
+def test_blanks_belong_to_a_name(tmp_path: Path) -> None:
+    assert list(read_run_lengths(write(tmp_path / "a.csv", " x y,1 2"))) == [" x y"]
+    with pytest.raises(NuxelError, match="ImageId is empty"):
+        read_run_lengths(write(tmp_path / "b.csv", "  ,1 2"))

@@ -105,3 +105,11 @@ def test_the_image_is_left_as_it_was():
     pixels = np.array([[[np.nan], [1.0]]])
     measured(np.array([[1, 1]], np.int32), pixels)
     np.testing.assert_array_equal(pixels, [[[np.nan], [1.0]]])
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_sums_of_the_largest_integers_do_not_wrap(dtype):
+    value = np.iinfo(dtype).max
+    table = measured(np.ones((2, 2), np.int32), np.full((2, 2, 1), value, dtype))
+    assert table["mean_intensity"][0] == pytest.approx(float(value))
+    assert table["max_intensity"][0] == value

@@ -48,7 +48,10 @@ def test_names_that_are_empty_or_doubled_are_told_apart():
     pixels = np.zeros((3, 3, 4)) + np.arange(4)
     table = measure_nuclei(Instances(labels), pixels, channel_names=["DAPI", "GFP", "DAPI", ""])
     found = {name: value.item() for name, value in table.columns.items() if name.startswith("mean_")}
-    assert found == {"mean_DAPI_0": 0, "mean_GFP": 1, "mean_DAPI_2": 2, "mean_channel_3": 3}
+    assert found == {"mean_DAPI_0": 0, "mean_GFP_1": 1, "mean_DAPI_2": 2, "mean_channel_3": 3}
+    for names in (["a", "a", "a_1", "b"], ["channel_1", "", "x", "y"], ["", "", "channel", "channel_0"]):
+        table = measure_nuclei(Instances(labels), pixels, channel_names=names)
+        assert sum(name.startswith("mean_") for name in table.columns) == 4
 
 
 def test_a_known_rectangle():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from nuxel.data.geojson import Feature
 from nuxel.data.label_sets import LabelSource
+from nuxel.data.nuclei_table import read_nuclei_table
 from nuxel.data.outlines import OUTLINE_SUFFIXES, Outlines, load_outlines
 from nuxel.data.thin import UNKNOWN
 from nuxel.errors import NuxelError
@@ -50,10 +52,10 @@ class Annotations:
 def read_annotations(source: LabelSource | None, shape: tuple[int, int]) -> Annotations:
     """The annotations of an image of this shape; without a source nothing is annotated.
 
-    Nuclei of a GeoJSON file have the numbers that its property ``label`` gives them, if each has a positive one of its
-    own, and their places in the file otherwise. Proposals of an earlier round are known by the class ``proposed`` of
-    their feature (by its property ``source`` where it has no class), or by the table ``<stem>_nuclei.csv`` beside a
-    label image ``<stem>_labels.tif``.
+    Nuclei of a GeoJSON file have the numbers that its property or measurement ``label`` gives them, if each has a
+    positive one of its own, and their places in the file otherwise. Proposals of an earlier round are known by the
+    class ``proposed`` of their feature (by its property ``source`` where it has no class), or by the table
+    ``<stem>_nuclei.csv`` beside a label image ``<stem>_labels.tif``.
 
     Raises
     ------
@@ -97,9 +99,8 @@ def _drawn(outlines: Outlines, shape: tuple[int, int]) -> Annotations:
 
 
 def _numbers(outlines: Outlines) -> list[int]:
-    own = [feature.properties.get("label") for feature in outlines.features]
-    highest = np.iinfo(np.int32).max
-    numbers = [n for n in own if isinstance(n, int) and not isinstance(n, bool) and 0 < n <= highest]
+    own = [_measured(feature, "label") for feature in outlines.features]
+    numbers = [int(n) for n in own if n is not None and n == round(n) and 0 < n <= np.iinfo(np.int32).max]
     if len(set(numbers)) == len(outlines.nuclei):
         return numbers
     return list(range(1, len(outlines.nuclei) + 1))
@@ -111,21 +112,27 @@ def _origin(feature: Feature) -> Any:
 
 
 def _score(feature: Feature) -> float | None:
-    score = feature.properties.get("score")
-    return float(score) if isinstance(score, int | float) else None
+    return _measured(feature, "score")
+
+
+def _measured(feature: Feature, name: str) -> float | None:
+    """A finite number among the properties, or among what QuPath leaves of them: its measurements."""
+    for held in (feature.properties, feature.properties.get("measurements")):
+        value = held.get(name) if isinstance(held, dict) else None
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return value
+    return None
 
 
 def _read_table(path: Path) -> dict[int, float | None]:
     """Number and score of each proposal in the table of an earlier round; none in a table of something else."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-            return {
-                int(row["label"]): float(row["score"]) if row.get("score") else None
-                for row in rows
-                if row.get("source") == PROPOSED
-            }
-    except (OSError, ValueError, KeyError, csv.Error) as error:
+        return {
+            int(row["label"]): float(row["score"]) if row.get("score") else None
+            for row in read_nuclei_table(path)
+            if row.get("source", "").strip().lower() == PROPOSED
+        }
+    except (OSError, ValueError, csv.Error) as error:
         raise NuxelError(
             f"{path}: not the table that nuxel propagate wrote ({error}); mend it, or remove it to take all "
             "its nuclei for annotated by you"

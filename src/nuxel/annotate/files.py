@@ -202,6 +202,7 @@ def _propagate_file(task: Task, how: Propagation) -> PropagatedRow:
     display = normalise(image.pixels)
     seen = segment_normalised(display, how.network, how.options, image.pixel_size_um)
     found = propagate(annotations, seen.nuclei, max(known.features, default=0))
+    coverage = float((found.labels != UNKNOWN).mean())
     if how.complete:
         np.maximum(found.labels, 0, out=found.labels)
     propagated = Propagated(found.labels, {**known.proposed, **found.scores})
@@ -226,7 +227,7 @@ def _propagate_file(task: Task, how: Propagation) -> PropagatedRow:
         "; ".join(notes),
         sources.count(HUMAN),
         sources.count(PROPOSED),
-        float((propagated.labels != UNKNOWN).mean()),
+        coverage,
     )
 
 

@@ -36,7 +36,7 @@ def read_index_rows(path: Path, ids: Sequence[str]) -> tuple[tuple[str, ...], di
         raise NuxelError(f"{path}: no column {' or '.join(ids)}; it has {', '.join(columns) or 'none'}")
     rows: dict[str, dict[str, str]] = {}
     for line in lines:
-        image = composed(bare_name(line[key]))
+        image = composed(bare_name(line[key].strip()))
         if image and rows.setdefault(image, line) != line:
             raise NuxelError(f"{path}: two rows say different things of {image}; leave one")
     return columns, rows

@@ -109,10 +109,11 @@ class RunLengthRows:
 
 @dataclass(frozen=True, eq=False)
 class LabelArray:
-    """A label image that is in memory already."""
+    """A label image that is in memory already, and the score of each label, if they are known."""
 
     labels: NDArray[Any] = field(repr=False)
     where: str = "array"
+    scores: dict[int, float] | None = field(default=None, repr=False)
     sized: bool = True
 
     def read(self, shape: Shape | None) -> NDArray[np.int32]:  # noqa: ARG002

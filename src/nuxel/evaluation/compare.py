@@ -17,6 +17,7 @@ CONFIDENCE = 0.95
 Floats = NDArray[np.float64]
 
 _AT_ONCE = 1 << 20
+_FEWEST = 5
 _FEW = 13
 
 
@@ -29,7 +30,9 @@ class Difference:
     first, second
         Means over images.
     low, high
-        95 % confidence interval of the mean of ``second - first``, by the percentiles of a bootstrap over images.
+        95 % confidence interval of the mean of ``second - first``, by a bootstrap over images whose percentiles are
+        moved apart for small samples (the expanded percentile interval of Hesterberg, The American Statistician 69,
+        2015); NaN below five images, for which no bootstrap holds what it says.
     p_value
         Two-sided Wilcoxon signed-rank test of the differences per image; 1 where no image differs.
     better, worse
@@ -126,11 +129,21 @@ def _intervals(gaps: Floats, seed: int) -> Floats:
         drawn = rng.multinomial(images, np.full(images, 1 / images), size).astype(np.float64)
         counts = drawn @ known
         means.append(np.where(counts > 0, drawn @ np.where(known, gaps, 0) / np.maximum(counts, 1), np.nan))
-    ends = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+    drawn_means = np.concatenate(means)
     found = np.full((2, gaps.shape[1]), np.nan)
-    usable = known.any(axis=0)
-    found[:, usable] = np.nanquantile(np.concatenate(means)[:, usable], ends, axis=0)
+    for column, count in enumerate(known.sum(axis=0).tolist()):
+        if count >= _FEWEST:
+            tail = _tail(count)
+            found[:, column] = np.nanquantile(drawn_means[:, column], [tail, 1 - tail])
     return found
+
+
+def _tail(count: int) -> float:
+    """The share of the bootstrap's means below the interval: less than 2.5 % where there are few images."""
+    # scipy.special loads quickly, scipy.stats does not
+    from scipy.special import ndtr, stdtrit
+
+    return float(ndtr(np.sqrt(count / (count - 1)) * stdtrit(count - 1, (1 - CONFIDENCE) / 2)))
 
 
 def _difference(score: str, first: Floats, second: Floats, interval: tuple[float, float]) -> Difference:

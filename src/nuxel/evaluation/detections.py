@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from nuxel.data.label_sets import PRODUCT_END, LabelFile, LabelSource, Nothing
+from nuxel.data.label_sets import PRODUCT_END, LabelArray, LabelFile, LabelSource, Nothing
+from nuxel.data.nuclei_table import read_nuclei_table
 from nuxel.errors import NuxelError
 from nuxel.evaluation.pairs import Pair
 from nuxel.metrics.box_average_precision import eleven_point, voc_average_precision
@@ -21,25 +22,26 @@ from nuxel.names import TABLE_END
 def nucleus_scores(source: LabelSource) -> dict[int, float] | None:
     """The score of each nucleus by its label, from the ``<stem>_nuclei.csv`` beside ``<stem>_labels.tif``.
 
-    None where there is no such table, or no column ``score`` in it.
+    A nucleus that somebody annotated has none. None where there is no such table, or no column ``score`` in it.
 
     Raises
     ------
     NuxelError
         If the table is damaged.
     """
+    if isinstance(source, LabelArray):
+        return source.scores
     if not isinstance(source, LabelFile) or not source.path.stem.endswith(PRODUCT_END):
         return None
     table = source.path.with_name(source.path.stem.removesuffix(PRODUCT_END) + TABLE_END)
     if not table.is_file():
         return None
     try:
-        with table.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if not {"label", "score"} <= set(reader.fieldnames or ()):
-                return None
-            return {int(row["label"]): float(row["score"]) for row in reader}
-    except (OSError, ValueError, TypeError, csv.Error) as error:
+        rows = read_nuclei_table(table)
+        if any("score" not in row for row in rows):
+            return None
+        return {int(row["label"]): float(row["score"]) for row in rows if row["score"]}
+    except (OSError, ValueError, csv.Error) as error:
         raise NuxelError(
             f"{table}: cannot be read as the table of the nuclei of {source.path.name}."
         ) from error

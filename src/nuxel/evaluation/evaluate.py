@@ -200,14 +200,16 @@ def _numbers_first(value: str) -> tuple[bool, float, str]:
 
 
 def _sources(given: Given, name: str) -> dict[str, LabelSource]:
+    scores = None
     if isinstance(given, Instances):
+        scores = dict(enumerate(given.scores.tolist(), 1))
         given = given.labels
     if isinstance(given, np.ndarray):
         if given.ndim != 2 or given.dtype.kind not in "iu":
             raise NuxelError(f"the {name} is {given.shape} {given.dtype}; labels must be (H, W) integers.")
         if isinstance(given, np.ma.MaskedArray):
             raise NuxelError(f"the {name} is a masked array; fill it (with -1 in the truth: not annotated)")
-        return {"image": LabelArray(given, f"the {name}")}
+        return {"image": LabelArray(given, f"the {name}", scores)}
     if not isinstance(given, (str, os.PathLike)):
         raise NuxelError(f"the {name} is a path, an array or Instances, got {type(given).__name__}")
     return find_labels(Path(given))

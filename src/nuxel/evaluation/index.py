@@ -36,7 +36,7 @@ class Index:
     def row(self, image: str) -> Mapping[str, str] | None:
         """The row of an image by its whole name or by the last part of it."""
         name = composed(image)
-        return self.rows.get(name) or self.rows.get(name.rpartition("/")[2])
+        return self.rows.get(name, self.rows.get(name.rpartition("/")[2]))
 
     def select(self, images: Iterable[str], where: Mapping[str, str]) -> list[str]:
         """The images whose row has these values.

@@ -210,7 +210,8 @@ def _comparison(comparison: Comparison, displays: dict[str, Path]) -> list[str]:
         f'<p class="files">first: {where[0]} ...<br>second: {where[1]} ...</p>',
         f'<div class="charts"><div>{scatter(first, second, _NAMES)}</div></div>',
         _table(head, rows),
-        '<p class="note">Interval: bootstrap over images of the mean difference. p: paired two-sided test.</p>',
+        '<p class="note">Interval: bootstrap over images of the mean difference; none below five images. '
+        "p: paired two-sided test.</p>",
         "<h3>Where they differ most</h3>",
         '<div class="pictures two">',
     ]

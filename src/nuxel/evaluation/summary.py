@@ -25,8 +25,8 @@ class Summary:
         Hausdorff distance are left out of its mean, and those of which nothing is annotated of all.
     pooled
         Scores of the matches of all images counted together (StarDist's rule, and that of PQ's authors): each nucleus
-        counts the same. ``ap`` and ``ap50`` ... ``ap95`` match at an IoU of at least the threshold here, the others
-        above the chosen one.
+        counts the same. Images of which nothing is annotated do not count. ``ap`` and ``ap50`` ... ``ap95`` match at an
+        IoU of at least the threshold here, the others above the chosen one.
     errors
         Sums over images.
     mean_curve, pooled_curve
@@ -45,10 +45,11 @@ class Summary:
 
 def summarise(rows: Sequence[ImageScores]) -> Summary:
     """Summarise one or more images."""
-    matches = _pool([row.matches for row in rows])
-    curve = _pool([row.at_least for row in rows]).average_precision
+    annotated = [row for row in rows if row.annotated]
+    matches = _pool([row.matches for row in annotated or rows])
+    curve = _pool([row.at_least for row in annotated or rows]).average_precision
     matched, rq = int(matches.true_positives[0]), float(matches.f1[0])
-    iou = sum(row.matched_iou for row in rows)
+    iou = sum(row.matched_iou for row in annotated)
     # Without a match all three are what F1 is: 1 where there was nothing to find, else 0.
     sq = iou / matched if matched else rq
     pooled = {
@@ -61,7 +62,9 @@ def summarise(rows: Sequence[ImageScores]) -> Summary:
         "sq": sq,
         "rq": rq,
     }
-    curves = [row.above.average_precision for row in rows if row.annotated]
+    curves = [row.above.average_precision for row in annotated]
+    if not annotated:
+        pooled, curve = dict.fromkeys(pooled, np.nan), np.full(len(curve), np.nan)
     return Summary(
         len(rows),
         sum(row.truth_nuclei for row in rows),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from nuxel.evaluation.evaluate import Evaluation
 from nuxel.evaluation.scores import HAUSDORFF, ImageScores
 from nuxel.evaluation.summary import Summary
 from nuxel.export.atomic import open_text, replacing
+from nuxel.export.csv_text import csv_line
 from nuxel.metrics.average_precision import DSB2018_THRESHOLDS
 
 TITLES = {
@@ -125,7 +125,7 @@ def comparison_as_text(comparison: Comparison, first: str, second: str) -> str:
     rows = [["", "first", "second", "difference", "95 % interval", "p", "better", "worse"]]
     for name, title in TITLES.items():
         if (found := comparison.differences.get(name)) is not None:
-            interval = f"{found.low:+.3f} .. {found.high:+.3f}"
+            interval = "-" if math.isnan(found.low) else f"{found.low:+.3f} .. {found.high:+.3f}"
             numbers = [
                 cell(found.first),
                 cell(found.second),
@@ -174,8 +174,8 @@ def _summary(summary: Summary) -> dict[str, Any]:
         "mean": _numbers(summary.mean),
         "pooled": _numbers(summary.pooled),
         "errors": dict(summary.errors),
-        "mean_curve": summary.mean_curve.tolist(),
-        "pooled_curve": summary.pooled_curve.tolist(),
+        "mean_curve": [_number(value) for value in summary.mean_curve.tolist()],
+        "pooled_curve": [_number(value) for value in summary.pooled_curve.tolist()],
     }
 
 
@@ -206,7 +206,9 @@ def write_json(path: Path | str, evaluation: Evaluation, comparison: Comparison 
         If the file cannot be written.
     """
     with replacing(path) as part, open_text(part) as file:
-        file.write(json.dumps(as_json(evaluation, comparison), indent=1, ensure_ascii=False) + "\n")
+        file.write(
+            json.dumps(as_json(evaluation, comparison), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        )
 
 
 def write_csv(path: Path | str, evaluation: Evaluation) -> None:
@@ -228,6 +230,6 @@ def write_csv(path: Path | str, evaluation: Evaluation) -> None:
         rows.append({"image": flat.pop("image"), **groups, **flat, **errors})
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with replacing(path) as part, open_text(part) as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        file.write(csv_line(columns))
+        for values in rows:
+            file.write(csv_line("" if values.get(name) is None else str(values[name]) for name in columns))

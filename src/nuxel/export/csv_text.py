@@ -21,11 +21,21 @@ def encode_csv(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> bytes:
     >>> encode_csv(["file", "area"], [["a.png", 1 / 3], ["b.png", None]])
     b'file,area\\na.png,0.333333\\nb.png,\\n'
     """
+    lines = [csv_line(header), *(csv_line(_cell(cell) for cell in row) for row in rows)]
+    return "".join(lines).encode("utf-8", "backslashreplace")
+
+
+def csv_line(fields: Iterable[str]) -> str:
+    r"""One row with ``\n`` at its end, in which whatever else ends a line for a reader is quoted.
+
+    Examples
+    --------
+    >>> csv_line(["a\rb", "1,5", "c"])
+    '"a\rb","1,5",c\n'
+    """
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([_cell(cell) for cell in row] for row in rows)
-    return text.getvalue().encode("utf-8", "backslashreplace")
+    csv.writer(text, lineterminator="\r\n").writerow(fields)  # quotes what its own end of line consists of
+    return text.getvalue()[:-2] + "\n"
 
 
 def _cell(value: Any) -> str:

@@ -31,7 +31,8 @@ def nuclei_geojson(
     splines
         The outline of each nucleus, under its number.
     properties
-        What JSON can hold of each nucleus, under its number.
+        What JSON can hold of each nucleus, under its number. Numbers are repeated in ``measurements``, since of all
+        properties QuPath keeps those and the class.
     stored
         Nuclei that have a feature already: its geometry stays as it is, to the last digit, and so do properties that
         are not given and its class. Its control points stay if its outline is still theirs, and are otherwise those of
@@ -67,6 +68,7 @@ def nuclei_geojson(
                         "objectType": "annotation",
                         "label": number,
                         "control_points": _plain(spline.control),
+                        "measurements": _measurements(number, given),
                     },
                 }
             )
@@ -79,6 +81,10 @@ def _kept(
     held = feature.get("properties")
     old = held if isinstance(held, dict) else {}
     merged = {"objectType": "annotation", **old, **given, "label": number}
+    measured = old.get("measurements", {})
+    if isinstance(measured, dict):
+        others = {name: value for name, value in measured.items() if name not in given}
+        merged["measurements"] = {**others, **_measurements(number, given)}
     if isinstance(old.get("classification"), dict):
         merged["classification"] = old["classification"]
     if not _is_of(feature.get("geometry"), old.get("control_points")):
@@ -86,6 +92,10 @@ def _kept(
         if spline is not None:
             merged["control_points"] = _plain(spline.control)
     return {**feature, "properties": merged}
+
+
+def _measurements(number: int, given: Mapping[str, Any]) -> dict[str, float]:
+    return {"label": number, **{name: v for name, v in given.items() if isinstance(v, int | float)}}
 
 
 def _is_of(geometry: Any, control: Any) -> bool:

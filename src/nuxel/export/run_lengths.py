@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nuxel.export.atomic import open_text, replacing
+from nuxel.export.csv_text import csv_line
 from nuxel.labels.run_length import RunLengths
 
 
@@ -33,6 +34,5 @@ def write_run_lengths(path: Path | str, images: Iterable[tuple[str, NDArray[np.i
     with replacing(path) as part, open_text(part) as file:
         file.write("ImageId,EncodedPixels\n")
         for name, labels in images:
-            quoted = '"' + name.replace('"', '""') + '"' if set(name) & set(',"\n\r') else name
             for runs in RunLengths.of(labels).nuclei or (np.zeros((0, 2), int),):
-                file.write(f"{quoted},{' '.join(map(str, runs.ravel().tolist()))}\n")
+                file.write(csv_line([name, " ".join(map(str, runs.ravel().tolist()))]))

@@ -11,7 +11,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from nuxel.errors import NuxelError
-from nuxel.labels.read import TIFF_SUFFIXES
+from nuxel.labels.read import TIFF_SUFFIXES, count_marked, refuse_mask
 
 Labels = NDArray[Any]
 
@@ -42,8 +42,21 @@ def read_bands(path: Path) -> Iterator[Labels]:
     Raises
     ------
     NuxelError
-        If the file is damaged.
+        If the file is damaged, or, once it is at an end, if it was a yes/no mask.
     """
+    marked: set[int] = set()
+    regions = 0
+    for band in _bands(path):
+        if len(marked) < 2 and band.any():
+            number, count = count_marked(band)
+            marked.add(number)
+            regions = max(regions, count)
+        yield band
+    if len(marked) == 1:
+        refuse_mask(path, marked.pop(), regions)
+
+
+def _bands(path: Path) -> Iterator[Labels]:
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
         height, width = page.shape

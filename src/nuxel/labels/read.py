@@ -36,8 +36,9 @@ def read_labels(path: Path | str) -> NDArray[np.int32]:
     Raises
     ------
     NuxelError
-        If the file is missing or damaged, or holds floats, a yes/no mask (also one of 0 and 255 with several
-        regions), a colour picture, more than two dimensions, or numbers that int32 cannot hold.
+        If the file is missing or damaged, or holds floats, a yes/no mask (also one of integers: several
+        regions of 1, 255 or the type's highest number, and 0), a colour picture, more than two dimensions, or numbers
+        that int32 cannot hold.
     """
     path = Path(path)
     reader = _READERS.get(path.suffix.lower())
@@ -78,11 +79,30 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _is_white_on_black(array: NDArray[Any]) -> bool:
-    """Whether several regions all have the number 255, and no pixel another one: a mask, as most programs save it."""
-    if array.dtype != np.uint8 or not ((array == 0) | (array == 255)).all():
-        return False
-    return bool(ndimage.label(array, np.ones((3, 3)))[1] > 1)
+def count_marked(array: NDArray[Any]) -> tuple[int, int]:
+    """The one number with which a yes/no mask marks what it means, and how many 8-connected regions have it.
+
+    Programs save masks of 0 and 1, of 0 and 255, or of 0 and the highest number of the type. ``(0, 0)`` for an array
+    that holds other numbers, or nothing but 0.
+    """
+    if array.dtype.kind not in "iu":
+        return 0, 0
+    highest = int(array.max(initial=0))
+    if highest not in (1, 255, np.iinfo(array.dtype).max) or not ((array == 0) | (array == highest)).all():
+        return 0, 0
+    return highest, int(ndimage.label(array, np.ones((3, 3)))[1])
+
+
+def refuse_mask(path: Path, marked: int, regions: int) -> None:
+    """Refuse what :func:`count_marked` found to be a mask rather than the label image of one nucleus.
+
+    One nucleus may be in two parts, at the edge of an image, and then has the number 1.
+    """
+    if regions > (2 if marked == 1 else 1):
+        raise NuxelError(
+            f"{path}: holds only 0 and {marked}, in {regions} regions or more: a yes/no mask; labels must be integers, "
+            "a number of its own a nucleus."
+        )
 
 
 def _as_labels(array: NDArray[Any], path: Path) -> NDArray[np.int32]:
@@ -92,11 +112,7 @@ def _as_labels(array: NDArray[Any], path: Path) -> NDArray[np.int32]:
         raise NuxelError(f"{path}: is a colour picture {array.shape}; labels must be one number a pixel.")
     if array.ndim != 2:
         raise NuxelError(f"{path}: has shape {array.shape}; labels must be one plane of rows and columns.")
-    if _is_white_on_black(array):
-        raise NuxelError(
-            f"{path}: holds only 0 and 255, in several regions: a yes/no mask; labels must be integers, a number of "
-            "its own a nucleus."
-        )
+    refuse_mask(path, *count_marked(array))
     if array.dtype.kind == "b":
         raise NuxelError(f"{path}: is a yes/no mask; labels must be integers, a number of its own a nucleus.")
     if array.dtype.kind not in "iu":

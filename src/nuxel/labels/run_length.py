@@ -66,11 +66,13 @@ class RunLengths:
         """
         flat = np.zeros(shape[0] * shape[1], np.int32)
         for number, runs in reversed(list(enumerate(self.nuclei, 1))):
-            end = int((runs[:, 0] + runs[:, 1]).max(initial=1)) - 1
-            if end > flat.size:
+            beyond = runs[:, 0] - 1 > flat.size - runs[:, 1]  # their sum may be more than 64 bits hold
+            if beyond.any():
+                start, length = runs[beyond][0].tolist()
                 raise NuxelError(
-                    f"{self.source}: a run ends at pixel {end}, but the image of {shape[0]} x {shape[1]} has only "
-                    f"{flat.size}; the runs belong to another image, or do not count from 1."
+                    f"{self.source}: a run ends at pixel {start + length - 1}, but the image of "
+                    f"{shape[0]} x {shape[1]} has only {flat.size}; the runs belong to another image, or do not count "
+                    "from 1."
                 )
             for start, length in runs.tolist():
                 flat[start - 1 : start - 1 + length] = number
@@ -95,11 +97,17 @@ def read_run_lengths(path: Path | str) -> dict[str, RunLengths]:
     path = Path(path)
     nuclei: dict[str, list[NDArray[np.int64]]] = {}
     shapes: dict[str, Shape | None] = {}
+    whole: dict[str, str] = {}
     for number, row in _rows(path):
-        image = bare_name(row["ImageId"] or "")
+        given = row["ImageId"] or ""
+        image = bare_name(given)
         where = f"{path}, line {number}"
-        if not image:
+        if not image.strip():
             raise NuxelError(f"{where}: ImageId is empty; name the image of each row.")
+        if whole.setdefault(image, given) != given:
+            raise NuxelError(
+                f"{where}: {whole[image]} and {given} would be one image; give them names that differ."
+            )
         runs = _runs(row["EncodedPixels"] or "", where)
         nuclei.setdefault(image, []).extend([runs] if len(runs) else [])
         shapes[image] = shapes.get(image) or _shape(row, where)
@@ -129,10 +137,9 @@ def bare_name(image: str) -> str:
 
     Examples
     --------
-    >>> bare_name(" A1.png "), bare_name("A1.dapi")
+    >>> bare_name("A1.png"), bare_name("A1.dapi")
     ('A1', 'A1.dapi')
     """
-    image = image.strip()
     known = PurePosixPath(image).suffix.lower() in LABEL_SUFFIXES
     return image[: image.rindex(".")] if known else image
 

@@ -74,7 +74,9 @@ def _measure_stretches(
     # reduceat takes the values between one index and the next: every second answer is a gap and is dropped.
     ends = np.stack((begin, begin + length), axis=1).ravel()[:-1]
     values = values[: begin[-1] + length[-1]]
-    sums = np.float64 if values.dtype.kind == "f" else np.dtype(f"{values.dtype.kind}8")
+    # sums of 64-bit integers may be more than 64 bits hold
+    exact = values.dtype.kind in "iub" and values.dtype.itemsize < 8
+    sums = np.dtype(f"{values.dtype.kind}8") if exact else np.float64
     low, high = _limits(values.dtype)
     finite = np.isfinite(values) if values.dtype.kind == "f" else None
     if finite is None or finite.all():

@@ -113,10 +113,10 @@ def _measure_shapes(nuclei: Instances, runs: Runs) -> dict[str, NDArray[Any]]:
 def _distinct(names: Sequence[str]) -> list[str]:
     if len(names) == 1:
         return ["intensity"]
-    return [
-        name if name and names.count(name) == 1 else f"{name or 'channel'}_{place}"
-        for place, name in enumerate(names)
-    ]
+    named = [name or "channel" for name in names]
+    if len(set(named)) == len(named):
+        return named
+    return [f"{name}_{place}" for place, name in enumerate(named)]
 
 
 def _touches_edge(columns: dict[str, NDArray[Any]], shape: tuple[int, ...]) -> NDArray[np.uint8]:

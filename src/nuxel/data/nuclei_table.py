@@ -1,0 +1,25 @@
+"""The table of an image's nuclei, ``<stem>_nuclei.csv``, as it comes back from people and their spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+_DELIMITERS = ",;\t"
+
+
+def read_nuclei_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a table by column; none if it has no column ``label``.
+
+    Spreadsheets save it with a byte order mark, and with semicolons or tabs where the decimal sign is a comma.
+
+    Raises
+    ------
+    OSError, UnicodeDecodeError, csv.Error
+        If it cannot be read.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = file.readline()
+        file.seek(0)
+        reader = csv.DictReader(file, delimiter=max(_DELIMITERS, key=header.count), restval="")
+        return list(reader) if "label" in (reader.fieldnames or ()) else []
