@@ -29,12 +29,12 @@ from nuxel.predict.pipeline import Options, segment_normalised
 
 def main() -> None:
     options = _options()
-    where = dict(pair.split("=", 1) for pair in options.where)
+    where = dict(options.where)
     source = Source(options.folder, options.index, where, tuple(options.include), tuple(options.group))
     model = Model(model_path(options.model))
     rule = {
         **model.card.decoder_rule,
-        **{key: float(value) for key, value in (p.split("=") for p in options.decoder)},
+        **{key: _value(text) for key, text in options.decoder},
     }
     model.card = dataclasses.replace(model.card, decoder_rule=rule)
     tallies: dict[str, MatchTally] = defaultdict(MatchTally)
@@ -42,6 +42,8 @@ def main() -> None:
     start = time.perf_counter()
     for item in find_annotated(source):
         image, truth = resized(*read_annotated(item), options.resize)
+        if (truth < 0).all():  # nothing is known of it
+            continue
         result = segment_normalised(image, model, Options(scale=options.scale, tta=options.tta))
         for group in (item.group, "all"):
             tallies[group].add(truth, result.nuclei.labels)
@@ -86,6 +88,26 @@ def true_diameter(labels: NDArray[np.int32]) -> float | None:
     return float(np.median(np.sqrt(4 / np.pi * np.repeat(areas, areas)))) if areas.any() else None
 
 
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return key, value
+
+
+def _positive(text: str) -> float:
+    if not (value := float(text)) > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def _value(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -93,13 +115,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("folder")
     parser.add_argument("--model", default="default")
     parser.add_argument("--index")
-    parser.add_argument("--where", nargs="*", default=[])
+    parser.add_argument("--where", nargs="*", type=_pair, default=[], metavar="COLUMN=VALUE")
     parser.add_argument("--include", nargs="*", default=["*"])
     parser.add_argument("--group", nargs="*", default=[])
-    parser.add_argument("--resize", type=float, default=1.0)
+    parser.add_argument("--resize", type=_positive, default=1.0)
     parser.add_argument("--scale", type=float)
     parser.add_argument("--tta", action="store_true")
-    parser.add_argument("--decoder", nargs="*", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--decoder", nargs="*", type=_pair, default=[], metavar="KEY=VALUE")
     parser.add_argument("--json")
     return parser.parse_args()
 

@@ -3,7 +3,7 @@
     python benchmarks/attention_memory.py [--channels 256] [--hidden 64]
 
 Forward and backward of one map of noise, each side and form in a process of its own. Prints a Markdown table of the
-megabytes by which the process' peak grew.
+MiB by which the process' peak grew.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=256)
     parser.add_argument("--hidden", type=int, default=64)
     given = parser.parse_args()
-    print("| side | locations | decomposed, MB | with the matrix, MB |")
+    print("| side | locations | decomposed, MiB | with the matrix, MiB |")
     print("|---|---|---|---|")
     alone = multiprocessing.get_context("spawn")
     for side in SIDES:
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def measure(side: int, channels: int, hidden: int, whole: bool) -> float:
-    """Megabytes by which the peak grows."""
+    """MiB by which the peak grows."""
     torch.set_num_threads(1)
     block = DecomposedSelfAttention(channels, hidden)
     torch.nn.init.normal_(block.out.weight)

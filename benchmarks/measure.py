@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.draw import ellipse
 
+from arguments import at_least_one
 from nuxel.export.label_tiff import write_labels
 from nuxel.export.overlay import write_overlay
 from nuxel.export.table import write_table
@@ -68,7 +69,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--side", type=int, default=1024, help="pixels a side")
-    parser.add_argument("--nuclei", type=int, default=500)
+    parser.add_argument("--nuclei", type=at_least_one, default=500)
     options = parser.parse_args()
     pixels, nuclei = draw_scene(options.side, options.nuclei)
     table = measure_nuclei(nuclei, pixels, channel_names=CHANNELS, pixel_size_um=0.25)

@@ -30,6 +30,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
+from arguments import at_least_one
 from nuxel.export.label_tiff import write_labels
 from nuxel.export.overlay import write_overlay
 from nuxel.export.table import write_table
@@ -52,7 +53,8 @@ import sys
 from pathlib import Path
 from nuxel.predict.files import Job, segment_files
 from nuxel.predict.model import Model
-segment_files([sys.argv[1]], Job(Model(sys.argv[2]), Path(sys.argv[3])))
+model = Model(sys.argv[2], threads=int(sys.argv[4]), device="cpu")
+segment_files([sys.argv[1]], Job(model, Path(sys.argv[3])))
 # not getrusage: Linux lets a child inherit its parent's peak
 print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """
@@ -235,16 +237,16 @@ def flops_per_pixel(path: Path) -> float:
     return float(np.sum(counts)) / FLOPS_SIDE**2
 
 
-def measure_peak(path: Path, model: Path, out: Path) -> float:
+def measure_peak(path: Path, model: Model, out: Path) -> float:
     """Greatest memory of a process that segments one image, in GB (Linux)."""
-    command = [sys.executable, "-c", PEAK, path, model, out]
+    command = [sys.executable, "-c", PEAK, path, model.path, out, str(model.threads)]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) * 1024 / 1e9
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure nuxel segment.")
     parser.add_argument("--sides", type=int, nargs="+", default=[256, 512, 1024, 2048, 4096])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=at_least_one, default=3)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
@@ -262,9 +264,10 @@ def main() -> None:
         pixel_rates(totals)
         compare_with_reference(model, given.rounds)
         smallest, largest = min(paths), max(paths)
-        peak = measure_peak(paths[largest], model.path, out / "peak")
+        peak = measure_peak(paths[largest], model, out / "peak")
         print(f"\nPeak memory of one {largest} px RGB image: {peak:.2f} GB")
         command = [sys.executable, "-m", "nuxel", "segment", paths[smallest], "--out", out / "cold"]
+        command += ["--model", model.path, "--threads", str(model.threads), "--device", "cpu"]
         cold = best_of(
             given.rounds, lambda: subprocess.run([*command, "--overwrite"], check=True, capture_output=True)
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from arguments import at_least_one
 from nuxel.predict.model import DEFAULT_MODEL, Model, model_path
 from nuxel.predict.pipeline import Options, segment_normalised
 from segment import best_of, make_mosaic
@@ -20,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--side", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=at_least_one, default=3)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     given = parser.parse_args()
@@ -29,9 +30,11 @@ def main() -> None:
     models = [Model(path, threads=given.threads) for path in paths]
     options = Options(scale=1.0)
     counts = [len(segment_normalised(image, model, options).nuclei) for model in models]  # and warms up
-    seconds = [
-        best_of(given.rounds, lambda m=model: segment_normalised(image, m, options)) for model in models
+    rounds = [
+        [best_of(1, lambda m=model: segment_normalised(image, m, options)) for model in models]
+        for _ in range(given.rounds)
     ]
+    seconds = [min(one) for one in zip(*rounds, strict=True)]
     print("| model | system | MB | s / megapixel | times the default | nuclei |\n|---|---|---|---|---|---|")
     for path, model, count, taken in zip(paths, models, counts, seconds, strict=True):
         cells = [

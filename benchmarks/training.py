@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from skimage.draw import disk
 
+from arguments import at_least_one
 from nuxel.training.module import TrainingModule
 from nuxel.training.precision import GroupedConvolutionsInFull
 from nuxel.training.recipe import read_recipe
@@ -36,10 +37,10 @@ def main() -> None:
     )
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--crop", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=at_least_one, default=3)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
-    print("| recipe | million parameters | s / step, float32 | mixed | times as fast | peak MB |")
+    print("| recipe | million parameters | s / step, float32 | mixed | times as fast | peak MiB |")
     print("|---|---|---|---|---|---|")
     alone = multiprocessing.get_context("spawn")
     for path in given.recipes:
@@ -81,7 +82,7 @@ def measure(
 
 
 def discs(side: int, rng: np.random.Generator) -> NDArray[np.int32]:
-    """A label image of discs 8 to 28 pixels across, the later on top of the earlier."""
+    """A label image of discs 7 to 25 pixels across, the later on top of the earlier."""
     labels = np.zeros((side, side), np.int32)
     for number in range(1, DISCS + 1):
         rows, columns = disk(tuple(rng.integers(0, side, 2)), rng.integers(4, 14), shape=labels.shape)

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from nuxel.errors import NuxelError
 from nuxel.instances import Instances
 
 
@@ -51,17 +52,40 @@ def test_a_number_without_pixels_has_an_empty_box():
 
 
 @pytest.mark.parametrize(
-    "labels", [np.zeros((2, 2), np.int64), np.zeros(4, np.int32), np.zeros((1, 2, 2), np.int32)]
+    "labels",
+    [np.zeros((2, 2), float), np.zeros((2, 2), bool), np.zeros(4, np.int32), np.zeros((1, 2, 2), np.int32)],
 )
 def test_labels_of_another_form(labels):
-    with pytest.raises(ValueError, match=r"^labels must be \(H, W\) int32, got "):
+    with pytest.raises(NuxelError, match=r"^labels must be \(H, W\) integers, got "):
         Instances(labels)
+
+
+@pytest.mark.parametrize(
+    "labels", [[[0, 1], [2, 2]], np.array([[0, 1], [2, 2]], np.uint8), np.array([[0, 1], [2, 2]])]
+)
+def test_any_integers_are_held_as_int32(labels):
+    nuclei = Instances(labels, [0.5, 1])
+    assert nuclei.labels.dtype == np.int32
+    assert nuclei.scores.dtype == np.float32
+    assert nuclei.labels.tolist() == [[0, 1], [2, 2]]
+
+
+@pytest.mark.parametrize("number", [2**31, -(2**31) - 1])
+def test_numbers_that_int32_cannot_hold(number):
+    with pytest.raises(NuxelError, match="labels must lie within"):
+        Instances(np.array([[number]]))
+
+
+@pytest.mark.parametrize("score", [1.5, -0.1, float("nan")])
+def test_scores_are_shares(score):
+    with pytest.raises(NuxelError, match="scores must lie between 0 and 1"):
+        Instances(np.ones((2, 2), np.int32), np.array([score]))
 
 
 @pytest.mark.parametrize(("count", "shape"), [(1, (2,)), (3, (2,)), (2, (2, 1)), (0, (1,))])
 def test_not_one_score_a_nucleus(count, shape):
     labels = np.arange(count + 1, dtype=np.int32)[None]
-    with pytest.raises(ValueError, match=rf"^{count} nuclei need {count} scores"):
+    with pytest.raises(NuxelError, match=rf"^{count} nuclei need {count} scores"):
         Instances(labels, np.ones(shape, np.float32))
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from nuxel.errors import UsageError
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,14 +19,16 @@ class Instances:
     Parameters
     ----------
     labels
-        ``(H, W)`` int32 label image: 0 is background, ``1..N`` is one nucleus each, without gaps.
+        ``(H, W)`` label image of any integer type, held as int32: 0 is background, ``1..N`` is one nucleus each,
+        without gaps (:func:`nuxel.labels.relabel.relabel` closes them).
     scores
-        ``(N,)`` float32 in ``[0, 1]``: how sure the decoder is of nucleus ``i + 1``. Ones when omitted.
+        ``(N,)`` in ``[0, 1]``, held as float32: how sure the decoder is of nucleus ``i + 1``. Ones when omitted.
 
     Raises
     ------
-    ValueError
-        If ``labels`` is not a two-dimensional int32 array or ``scores`` has not one entry per nucleus.
+    UsageError
+        If ``labels`` is not a two-dimensional array of integers that int32 can hold, or ``scores`` has not one number
+        in ``[0, 1]`` for each nucleus.
 
     Examples
     --------
@@ -38,18 +43,26 @@ class Instances:
     scores: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
 
     def __post_init__(self) -> None:
-        if self.labels.ndim != 2 or self.labels.dtype != np.int32:
-            raise ValueError(f"labels must be (H, W) int32, got {self.labels.shape} {self.labels.dtype}")
-        count = int(self.labels.max(initial=0))
-        if self.scores.size == 0 and count:
-            object.__setattr__(self, "scores", np.ones(count, np.float32))
-        if self.scores.shape != (count,):
-            raise ValueError(f"{count} nuclei need {count} scores, got an array of shape {self.scores.shape}")
+        labels = np.asarray(self.labels)
+        if labels.ndim != 2 or labels.dtype.kind not in "iu":
+            raise UsageError(f"labels must be (H, W) integers, got {labels.shape} {labels.dtype}")
+        count, held = int(labels.max(initial=0)), np.iinfo(np.int32)
+        if labels.dtype != np.int32 and (count > held.max or int(labels.min(initial=0)) < held.min):
+            raise UsageError(f"labels must lie within {held.min}..{held.max}")
+        scores = np.asarray(self.scores, np.float32)
+        if scores.size == 0 and count:
+            scores = np.ones(count, np.float32)
+        if scores.shape != (count,):
+            raise UsageError(f"{count} nuclei need {count} scores, got an array of shape {scores.shape}")
+        if not ((scores >= 0) & (scores <= 1)).all():
+            raise UsageError(f"scores must lie between 0 and 1, got {scores.min():g} to {scores.max():g}")
+        object.__setattr__(self, "labels", labels.astype(np.int32, copy=False))
+        object.__setattr__(self, "scores", scores)
 
     def __len__(self) -> int:
         return len(self.scores)
 
-    @property
+    @cached_property
     def boxes(self) -> NDArray[np.int32]:
         """``(N, 4)`` int32 bounding boxes ``(y0, x0, y1, x1)``, half-open."""
         found = ndimage.find_objects(self.labels, max_label=len(self))

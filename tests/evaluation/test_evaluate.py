@@ -74,7 +74,7 @@ def test_only_some(folders: tuple[Path, Path], save: Save) -> None:
 def test_settings_reach_the_scores(folders: tuple[Path, Path], squares: Draw) -> None:
     truth, predicted = squares(1), squares(1, shift={1: 2})
     assert evaluate(predicted, truth).totals.mean["recall"] == 1
-    assert evaluate(predicted, truth, threshold=0.7).totals.mean["recall"] == 0
+    assert evaluate(predicted, truth, iou=0.7).totals.mean["recall"] == 0
     assert evaluate(predicted, truth, hausdorff=True).totals.mean["hausdorff"] == 2
     (folders[0] / "b_labels.tif").unlink()
     with pytest.raises(UsageError, match="no prediction for b"):

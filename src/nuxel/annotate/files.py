@@ -20,7 +20,7 @@ from nuxel.annotate.propagate import Propagated, draw_propagated, propagate
 from nuxel.annotate.tasks import Task
 from nuxel.data.thin import UNKNOWN
 from nuxel.errors import UsageError, reason_of
-from nuxel.export.atomic import replacing
+from nuxel.export.atomic import make_output_folder, replacing
 from nuxel.export.csv_text import encode_csv
 from nuxel.export.geojson import encode_geojson
 from nuxel.export.label_tiff import prepared_labels
@@ -138,13 +138,8 @@ def propagate_files(
         raise UsageError(
             f"{how.out / SUMMARY}: exists already, and is not as nuxel propagate wrote it; choose another folder"
         )
-    try:
-        for folder in {path.parent for task in tasks for path in _products(task, how.out)}:
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"{how.out}: the output folder cannot be written ({error.strerror}); choose another with --out"
-        ) from None
+    for folder in {how.out, *(path.parent for task in tasks for path in _products(task, how.out))}:
+        make_output_folder(folder)
     rows: list[PropagatedRow] = []
     try:
         for task in tasks:

@@ -1,7 +1,7 @@
 """``nuxel propagate``: a model's nuclei where nobody annotated, and people's annotations as they are.
 
-Source: partially labeled exemplars paper, section III.C, figures 6 and 7: a model trained on some of the nuclei
-proposes the others, a person corrects, and so on until all are annotated.
+Source: partially labeled exemplars paper, sections III.C and III.D, figures 6 and 7: a model trained on some of the
+nuclei proposes the others, a person corrects, and so on until all are annotated.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def _evaluated(options: argparse.Namespace, predicted: Path) -> Evaluation:
             options.truth,
             index=options.index,
             progress=lambda done, total, _: advance(done, total, None),
-            threshold=options.iou,
+            iou=options.iou,
             hausdorff=options.hausdorff,
             boxes=options.boxes,
             allow_missing=options.allow_missing,

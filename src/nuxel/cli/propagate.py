@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nuxel.cli.shared import (
     add_finding,
     add_reading,
+    add_running,
     finding_of,
     path_given,
     reading_of,
@@ -46,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--truth", type=path_given, metavar="DIR", help="full label images, for the pictures")
     add_reading(parser)
     add_finding(parser)
+    add_running(parser)
     parser.add_argument(
         "--tolerance", type=float, default=1.0, metavar="PX", help="of the outlines as splines (default: 1)"
     )
@@ -66,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     if left:
         print(f"nuxel propagate: {left} annotations belong to none of the images", file=sys.stderr)
     how = Propagation(
-        _network(options.model),
+        _network(options),
         options.out,
         finding_of(options),
         options.partial,
@@ -86,18 +88,26 @@ def run(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _network(name: str) -> Network | Detector:
+def _network(options: argparse.Namespace) -> Network | Detector:
+    name = options.model
     if Path(name).is_dir():
         if not (Path(name) / RUN_RECIPE).is_file():
             raise UsageError(
                 f"{name}: is no training run; give a run, a model file or the name of a shipped model"
             )
+        if options.device == "cuda":
+            raise UsageError(f"{name}: a run folder runs on the processor; export it for --device cuda")
         require_training("a run folder (a model file does not)")
+        import torch
+
+        from nuxel.predict.cpu import available_cpus
+        from nuxel.predict.model import checked_threads
         from nuxel.training.export import load_run
         from nuxel.training.validate import TorchNetwork
 
+        torch.set_num_threads(checked_threads(options.threads) or available_cpus())
         module = load_run(Path(name))
         return TorchNetwork(module, module.card)
     from nuxel.predict.model import Model, model_path
 
-    return Model(model_path(name))
+    return Model(model_path(name), threads=options.threads, device=options.device)

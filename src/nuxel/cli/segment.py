@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from nuxel.cli.shared import add_finding, add_reading, finding_of, path_given, reading_of, tidy_end
+from nuxel.cli.shared import (
+    add_finding,
+    add_reading,
+    add_running,
+    finding_of,
+    path_given,
+    reading_of,
+    tidy_end,
+)
 from nuxel.errors import UsageError
 
 _LEVEL = 4
@@ -25,10 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tile-size", type=int, metavar="N", help="side of a tile in pixels (default: as memory allows)"
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="processors to use (default: all available)")
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs"
-    )
+    add_running(parser)
     parser.add_argument(
         "--tta",
         action="store_true",

@@ -70,6 +70,14 @@ def finding_of(options: argparse.Namespace, **more: Any) -> Options:
     )
 
 
+def add_running(parser: argparse.ArgumentParser) -> None:
+    """Where the network runs: ``threads`` and ``device``."""
+    parser.add_argument("--threads", type=int, metavar="N", help="processors to use (default: all available)")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs"
+    )
+
+
 @contextlib.contextmanager
 def tidy_end() -> Iterator[None]:
     """A process that is told to end (SIGTERM) in this block does so as by an exception: nothing half-written stays."""

@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 
 from nuxel.cli.shared import path_given
 from nuxel.errors import UsageError
+from nuxel.export.atomic import make_output_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,8 +37,9 @@ def run(options: argparse.Namespace) -> int:
         how, results = f"--keep {options.keep}", thin(labels, options.keep, options.seed)
     else:
         how, results = f"--crop {options.crop}", crop(labels, options.crop, options.seed)
+    for folder in {path.parent for path in outputs}:
+        make_output_folder(folder)
     for result, path in zip(results, outputs, strict=True):
-        _make_folder(path.parent, options.out)
         write_labels(path, result, description=f"nuxel {__version__} thin {how} --seed {options.seed}")
     before, after = (sum(len(nuclei_in(image)) for image in images) for images in (labels, results))
     filled = sum(bool((image > 0).any()) for image in results)
@@ -82,12 +84,3 @@ def _bare(path: PurePath) -> PurePath:
     from nuxel.image.formats import is_image_name, stem
 
     return path.with_name(stem(path) if is_image_name(path) else path.stem)
-
-
-def _make_folder(folder: Path, out: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"{out}: the output folder cannot be written ({error.strerror}); choose another with --out"
-        ) from error

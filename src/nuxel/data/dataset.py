@@ -25,9 +25,9 @@ from nuxel.labels.read import read_labels
 from nuxel.labels.relabel import relabel
 from nuxel.names import LABELS_END, OUTLINES_END
 
-_LABEL_SUFFIXES = (".tif", ".tiff", ".png", ".npy", ".ome.tif", ".ome.tiff", *OUTLINE_SUFFIXES)
-_LABEL_ENDS = (*_LABEL_SUFFIXES, LABELS_END, OUTLINES_END)
-"""The last two are what nuxel itself writes."""
+_LABEL_SUFFIXES = (".tif", ".tiff", ".png", ".npy", ".ome.tif", ".ome.tiff")
+_LABEL_ENDS = (*_LABEL_SUFFIXES, LABELS_END, *OUTLINE_SUFFIXES, OUTLINES_END)
+"""A label image counts before outlines; some ends are those of what nuxel itself writes."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _labels_of(image: Path, listings: Listings) -> Path:
         return masks
     if outlines is not None:
         return outlines
-    wanted = images.parent / LABELS / below / f"{name}{{{','.join(_LABEL_SUFFIXES)}}}"
+    wanted = images.parent / LABELS / below / f"{name}{{{','.join((*_LABEL_SUFFIXES, *OUTLINE_SUFFIXES))}}}"
     raise NuxelError(
         f"{image}: no labels; expected {wanted}, or for an image alone in its folder {images.parent / MASKS}"
     )

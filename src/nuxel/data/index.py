@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from nuxel.data.image_names import composed
 from nuxel.errors import NuxelError
+from nuxel.image.formats import stem
 from nuxel.labels.run_length import bare_name
 
 
@@ -15,7 +16,8 @@ def read_index_rows(path: Path, ids: Sequence[str]) -> tuple[tuple[str, ...], di
     """The columns of an index, and its rows by image: the first of the columns ``ids`` that it has names the image, and
     accented letters are written in one way (:func:`nuxel.data.image_names.composed`).
 
-    An extension of a label image in it is left out, and so are rows without a name, which spreadsheets leave.
+    The extension of an image or a label image in it is left out, and so are rows without a name, which spreadsheets
+    leave.
 
     Raises
     ------
@@ -36,7 +38,12 @@ def read_index_rows(path: Path, ids: Sequence[str]) -> tuple[tuple[str, ...], di
         raise NuxelError(f"{path}: no column {' or '.join(ids)}; it has {', '.join(columns) or 'none'}")
     rows: dict[str, dict[str, str]] = {}
     for line in lines:
-        image = composed(bare_name(line[key].strip()))
+        image = composed(_image_of(line[key].strip()))
         if image and rows.setdefault(image, line) != line:
             raise NuxelError(f"{path}: two rows say different things of {image}; leave one")
     return columns, rows
+
+
+def _image_of(cell: str) -> str:
+    path = PurePosixPath(cell)
+    return bare_name(path.with_name(stem(path)).as_posix() if path.name else cell)

@@ -218,7 +218,9 @@ def _is_outlines(path: PurePath) -> bool:
 
 def _beside_outlines(name: str) -> str:
     """The label image that ``nuxel propagate`` writes beside its outlines, and that counts in their place."""
-    return name.removesuffix(OUTLINES_END) + LABELS_END
+    return (
+        name.removesuffix(OUTLINES_END) if name.endswith(OUTLINES_END) else PurePath(name).stem
+    ) + LABELS_END
 
 
 def _is_annotation(folder: Path, root: Path, listings: Listings) -> bool:

@@ -11,7 +11,8 @@ _DELIMITERS = ",;\t"
 def read_nuclei_table(path: Path) -> list[dict[str, str]]:
     """The rows of a table by column; none if it has no column ``label``.
 
-    Spreadsheets save it with a byte order mark, and with semicolons or tabs where the decimal sign is a comma.
+    Spreadsheets save it with a byte order mark, and where the decimal sign is a comma with semicolons or tabs: numbers
+    have a point here in any case.
 
     Raises
     ------
@@ -21,5 +22,9 @@ def read_nuclei_table(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = file.readline()
         file.seek(0)
-        reader = csv.DictReader(file, delimiter=max(_DELIMITERS, key=header.count), restval="")
-        return list(reader) if "label" in (reader.fieldnames or ()) else []
+        delimiter = max(_DELIMITERS, key=header.count)
+        reader = csv.DictReader(file, delimiter=delimiter, restval="")
+        rows = list(reader) if "label" in (reader.fieldnames or ()) else []
+    if delimiter != ",":
+        rows = [{column: value.replace(",", ".") for column, value in row.items()} for row in rows]
+    return rows

@@ -51,7 +51,7 @@ class Settings:
     boxes: bool = False
     allow_missing: bool = False
     where: Mapping[str, str] = field(default_factory=dict)
-    group: Sequence[str] = ()
+    group: Sequence[str] | str = ()
 
     def __post_init__(self) -> None:
         threshold: object = self.threshold
@@ -126,7 +126,12 @@ def evaluate(
     *,
     index: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
-    **settings: Any,
+    iou: float = 0.5,
+    hausdorff: bool = False,
+    boxes: bool = False,
+    allow_missing: bool = False,
+    where: Mapping[str, str] | None = None,
+    group: Sequence[str] | str = (),
 ) -> Evaluation:
     """Compare predicted nuclei with true ones.
 
@@ -141,8 +146,10 @@ def evaluate(
         A CSV with a column ``id`` or ``ImageId`` and columns that put images into groups.
     progress
         Called with (done, total, image) after each image.
-    **settings
-        ``threshold``, ``hausdorff``, ``boxes``, ``allow_missing``, ``where``, ``group``: see :class:`Settings`.
+    iou
+        What a match must exceed, in ``(0, 1)``, for precision, recall, F1, PQ and error classes.
+    hausdorff, boxes, allow_missing, where, group
+        See :class:`Settings`.
 
     Returns
     -------
@@ -163,10 +170,10 @@ def evaluate(
     >>> result.totals.mean["recall"], result.totals.mean["aji"], result.images[0].errors["missed"]
     (0.5, 0.6, 1)
     """
-    chosen = Settings(**settings)
+    chosen = Settings(iou, hausdorff, boxes, allow_missing, {} if where is None else where, group)
     rows = None if index is None else read_index(index)
     if rows is None and (chosen.where or chosen.group):
-        raise UsageError("where and group speak of columns of an index: give one with --index CSV")
+        raise UsageError("where and group speak of columns of an index: give one as index (--index CSV)")
     found, true = _sources(predicted, "prediction"), _sources(truth, "truth")
     lone = len(found) == len(true) == 1 and not any(
         isinstance(given, (str, os.PathLike)) and Path(given).is_dir() for given in (predicted, truth)

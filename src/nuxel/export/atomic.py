@@ -7,9 +7,10 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TextIO
 
-from nuxel.errors import NuxelError
+from nuxel.errors import NuxelError, UsageError
 
 
 @contextlib.contextmanager
@@ -51,6 +52,24 @@ def replacing(path: Path | str) -> Iterator[Path]:
                 f"{path}: cannot be written ({error.strerror or error}); free space or choose another folder."
             ) from error
         raise
+
+
+def make_output_folder(folder: Path) -> None:
+    """Make a folder, with those above it, and make sure that files can be written in it.
+
+    Raises
+    ------
+    UsageError
+        If not, so that it is said before any work is done.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):  # has no name that another run could use, and is gone in any case
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: the output folder cannot be written ({error.strerror}); choose another with --out"
+        ) from None
 
 
 def open_text(path: Path) -> TextIO:

@@ -23,7 +23,7 @@ def measure_nuclei(
     nuclei: Instances,
     pixels: NDArray[Any],
     *,
-    channel_names: Sequence[str],
+    channel_names: Sequence[str] | None = None,
     pixel_size_um: float | None = None,
 ) -> NucleusTable:
     """Measure place, size, shape and intensity of every nucleus.
@@ -33,10 +33,11 @@ def measure_nuclei(
     nuclei
         N nuclei, numbered without gaps. Negative labels (not annotated) are not measured.
     pixels
-        ``(H, W, C)`` booleans, integers or floats: the image as it was read, not normalised. Values that are
-        not finite are left out of the intensities.
+        ``(H, W)`` or ``(H, W, C)`` booleans, integers or floats: the image as it was read, not normalised. Values that
+        are not finite are left out of the intensities.
     channel_names
-        C names, for the columns of intensities. Names that are empty or occur twice get their place appended.
+        C names, for the columns of intensities; ``channel_0`` and so on by default. Where one is empty or occurs twice,
+        all get their place appended.
     pixel_size_um
         Side of a pixel in micrometres. When given, each column of lengths or areas is followed by the same
         in micrometres, with ``_um`` or ``_um2`` after its name.
@@ -64,6 +65,8 @@ def measure_nuclei(
     >>> [float(table[name][0]) for name in ("centroid_x", "area", "area_um2", "solidity", "mean_intensity")]
     [4.0, 15.0, 3.75, 1.0, 9.0]
     """
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    channel_names = [""] * pixels.shape[-1] if channel_names is None else channel_names
     _check(nuclei, pixels, channel_names)
     runs = find_runs(nuclei.labels)
     runs = runs.where(runs.value > 0)

@@ -13,7 +13,6 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, TypeVar, cast
 
 import imagecodecs
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 
 from nuxel import __version__
 from nuxel.errors import NuxelError, UsageError, reason_of
+from nuxel.export.atomic import make_output_folder
 from nuxel.export.heat_map import write_heat_map
 from nuxel.export.label_tiff import prepared_labels
 from nuxel.export.overlay import write_overlay
@@ -149,7 +149,7 @@ def segment_files(
         refuse_others_in(job.out, run_lengths="run-length" in job.formats)
         for of_one in products:
             of_one.refuse_others()
-    _prepare(job.out)
+    make_output_folder(job.out)
     started = time.time()
     rows: list[SummaryRow] = []
     finished: list[Future[SummaryRow]] = []
@@ -186,17 +186,6 @@ def _named_labels(
             yield name, read_labels(Products.of(item, out).labels)
 
 
-def _prepare(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=out):  # has no name that another run could use, and is gone in any case
-            pass
-    except OSError as error:
-        raise UsageError(
-            f"{out}: the output folder cannot be written ({error.strerror}); choose another with --out"
-        ) from None
-
-
 def _each(found: Sequence[FoundImage], job: Job, finished: list[Future[SummaryRow]]) -> Iterator[SummaryRow]:
     """The rows in order. While the network looks at one image, the one before is decoded, measured and written.
 
@@ -231,9 +220,10 @@ def _look(item: FoundImage, job: Job, inputs: Container[str]) -> _Looked | Summa
     are done with another of the ``inputs``."""
     start = time.perf_counter()
     files = files_of(item.path)
-    first = os.path.realpath(files[0])
-    if first != os.path.realpath(item.path) and first in inputs:
-        reason = f"belongs to the OME-TIFF set of {files[0].name}, see there"
+    own = os.path.realpath(item.path)
+    first = next((path for path in files if os.path.realpath(path) in inputs), item.path)
+    if os.path.realpath(first) != own:
+        reason = f"belongs to the OME-TIFF set of {first.name}, see there"
         return SummaryRow(str(item.path), "skipped", reason, seconds=0.0)
     products = _products(item, job)
     fingerprint = _fingerprint(files, job)

@@ -93,7 +93,7 @@ def doubt_size(diameter: float | None, pixel_size_um: float | None) -> str:
         return ""
     return (
         f"at {pixel_size_um:g} um a pixel the nuclei would be {diameter * pixel_size_um:.3g} um across: give "
-        "--pixel-size if that size is wrong, or --diameter if the outlines are"
+        "the pixel size (--pixel-size) if that is wrong, or the diameter (--diameter) if the outlines are"
     )
 
 

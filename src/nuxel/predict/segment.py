@@ -23,8 +23,6 @@ from nuxel.predict.model import DEFAULT_MODEL, Model, checked_threads, model_pat
 from nuxel.predict.networks import Network
 from nuxel.predict.pipeline import Options, segment_normalised
 
-_MOST_CHANNELS = 4
-
 
 def segment(
     image: NDArray[Any] | str | PathLike[str],
@@ -150,6 +148,10 @@ def _names_of(model: object) -> list[str]:
     return [str(name) for name in names]
 
 
+def _may_be_rgba(pixels: NDArray[Any]) -> bool:
+    return pixels.dtype == np.uint8 or (pixels.dtype.kind == "f" and bool(np.nanmax(pixels) <= 1))
+
+
 def _checked(image: object) -> NDArray[Any]:
     try:
         pixels = np.asanyarray(image)
@@ -162,10 +164,11 @@ def _checked(image: object) -> NDArray[Any]:
         raise NuxelError(
             f"an image is (H, W) or (H, W, C) with at least one pixel, got an array of shape {pixels.shape}"
         )
-    if pixels.ndim == 3 and pixels.shape[2] > _MOST_CHANNELS:
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    if channels not in (1, 3) and not (channels == 4 and _may_be_rgba(pixels)):
         raise NuxelError(
-            f"an image (H, W, C) is grey or RGB, perhaps with alpha, got an array of shape {pixels.shape}: of a stack "
-            "or of several channels give one plane, and move the channels to the end"
+            f"an image (H, W, C) is grey, RGB or RGBA (of 8 bits, or floats up to 1), got an array of shape "
+            f"{pixels.shape}: of a stack or of several channels give one plane, and move the channels to the end"
         )
     if np.ma.is_masked(pixels):
         return np.where(np.ma.getmaskarray(pixels), np.nan, np.ma.getdata(pixels))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,15 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as v2
 
-if TYPE_CHECKING:
-    from nuxel.training.augment import Augmentation
-
-Rng = np.random.Generator
-
-
-def chosen(probability: float, rng: Rng) -> bool:
-    """Whether to make a change; draws nothing if it never is."""
-    return probability > 0 and rng.random() < probability
+from nuxel.training.augment import Augmentation, Rng, chosen
 
 
 def random_appearance(picture: Tensor, labels: Tensor, how: Augmentation, rng: Rng) -> Tensor:

@@ -13,8 +13,9 @@ from torch.utils.data import Dataset, Sampler
 
 from nuxel.data.thin import nuclei_in
 from nuxel.tiling.grid import plan_windows
-from nuxel.training.augment import Augmentation, random_view
+from nuxel.training.augment import Augmentation
 from nuxel.training.validate import Whole
+from nuxel.training.view import random_view
 
 Sample = tuple[Tensor, Tensor, Tensor]
 """Image, targets and where is annotated: of one view, or of a batch of them."""

@@ -70,8 +70,11 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         recipe, [read_annotated(replace(item, partial=recipe.data.partial)) for item in training]
     )
     _check_annotations(recipe, [labels for _, labels in images])
-    for item in validation:
-        read_annotated(item)
+    known = [bool((read_annotated(item)[1] >= 0).any()) for item in validation]
+    if validation and not any(known):
+        raise UsageError(
+            "[[data.val]]: its images have no annotated pixel, so nothing can be validated on them"
+        )
     pl.seed_everything(recipe.seed, workers=False, verbose=False)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing here reads memory before writing it
     module = TrainingModule(recipe, out / "pictures")

@@ -14,6 +14,7 @@ from nuxel.decode.clumps import ClumpRule
 from nuxel.decode.decoders import Rule
 from nuxel.decode.detections import DetectionRule
 from nuxel.decode.opening import OpeningRule
+from nuxel.errors import UsageError
 from nuxel.metrics.average_precision import MatchTally
 from nuxel.predict.networks import Detector, Network
 from nuxel.predict.pipeline import Options, Seen, decode_seen, decoder_rule, look_at
@@ -69,7 +70,11 @@ def tune_decoder(
     cases: list[tuple[Seen, tuple[int, int], NDArray[np.int32]]] = []
     for item in annotated:
         image, truth = read_annotated(item)
+        if (truth < 0).all():  # nothing is known of it
+            continue
         cases.append((look_at(image, network, Options())[1], (image.shape[0], image.shape[1]), truth))
+    if not cases:
+        raise UsageError("the images to choose the decoder's parameters on have no annotated pixel")
 
     def score(rule: Rule) -> float:
         card = dataclasses.replace(network.card, decoder_rule=dataclasses.asdict(rule))

@@ -104,7 +104,12 @@ class Validation:
         self.boxes: list[ScoredBoxes] = []
 
     def add(self, image: NDArray[np.uint8], truth: NDArray[np.int32]) -> None:
-        """Segment one image and compare it, and the maps that it was made from, with its labels."""
+        """Segment one image and compare it, and the maps that it was made from, with its labels.
+
+        Of an image without an annotated pixel nothing is known, and nothing is counted.
+        """
+        if (truth < 0).all():
+            return
         card, options = self.network.card, Options()
         _, seen = look_at(image, self.network, options)
         nuclei = decode_seen(seen, image.shape[:2], card, options)

@@ -8,15 +8,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from nuxel.errors import UsageError
-from nuxel.training import augment
-from nuxel.training.augment import (
-    Augmentation,
-    piecewise_affine_shift,
-    random_view,
-    random_warp,
-    seen_part,
-    tilted,
-)
+from nuxel.training import warp
+from nuxel.training.augment import Augmentation
+from nuxel.training.view import random_view
+from nuxel.training.warp import piecewise_affine_shift, random_warp, seen_part, tilted
 
 STILL = Augmentation(
     diameter_octaves=0, wide_p=0, stretch=0, shear=0, elastic_p=0, nucleus_contrast_p=0, stain_p=0, shuffle_p=0,
@@ -352,7 +347,7 @@ class TestWhatVaries:
         how = dataclasses.replace(STILL, zoom_range=(1, 1), **change)
         left = []
         for seed in range(8):
-            places = augment._places((64, 64), 32, 1.0, how, np.random.default_rng(seed)).reshape(-1, 2)
+            places = warp._places((64, 64), 32, 1.0, how, np.random.default_rng(seed)).reshape(-1, 2)
             places = places - places.mean(0)
             u, _, v = np.linalg.svd(grid.T @ places)
             left.append(np.abs(places - grid @ (u @ v)).max())
@@ -362,7 +357,7 @@ class TestWhatVaries:
         how = dataclasses.replace(STILL, zoom_range=(1, 1))
         angles = []
         for seed in range(20):
-            places = augment._places((64, 64), 32, 1.0, how, np.random.default_rng(seed))
+            places = warp._places((64, 64), 32, 1.0, how, np.random.default_rng(seed))
             angles.append(np.degrees(np.arctan2(*(places[-1, 0] - places[0, 0]))) % 90)
         assert np.histogram(angles, 3, (0, 90))[0].min() >= 2
 
@@ -383,5 +378,5 @@ class TestWhatVaries:
         labels = np.zeros((64, 64), np.int32)
         labels[20:40, 20:40] = 1
         varied = dataclasses.replace(STILL, **how)
-        zooms = [np.log2(augment._zoom(labels, varied, np.random.default_rng(seed))) for seed in range(200)]
+        zooms = [np.log2(warp._zoom(labels, varied, np.random.default_rng(seed))) for seed in range(200)]
         assert low <= np.std(zooms) <= high
