@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from nuxel.evaluation.evaluate import evaluate
     from nuxel.instances import Instances
     from nuxel.predict.segment import segment
+
+# ONNX Runtime would send Microsoft what it runs on, and keep an identifier in the home folder. It reads this once, when
+# it is imported; on Windows it has a switch of its own (nuxel.predict.model).
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Instances": "nuxel.instances",

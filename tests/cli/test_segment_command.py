@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -259,3 +261,15 @@ def test_a_terminal_shows_a_bar(
     said = capsys.readouterr().err
     assert "2 of 2" in said
     assert "\r\033[Knuxel segment: " in said  # the failure has a line of its own
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="ONNX Runtime has another switch there")
+def test_nothing_is_kept_in_the_home_folder_nor_sent(tmp_path: Path) -> None:
+    """ONNX Runtime would write an identifier there, and queue what it tells its maker."""
+    home = tmp_path / "home"
+    home.mkdir()
+    image = Path(__file__).parents[2] / "examples" / "brightfield.png"
+    command = [sys.executable, "-m", "nuxel", "segment", image, "--out", tmp_path / "out", "--threads", "1"]
+    kept = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run(command, check=True, capture_output=True, env={**kept, "HOME": str(home)})
+    assert list(home.rglob("*")) == []

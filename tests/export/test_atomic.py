@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
-from nuxel.errors import NuxelError
-from nuxel.export.atomic import replacing
+from nuxel.errors import NuxelError, UsageError
+from nuxel.export import atomic
+from nuxel.export.atomic import make_output_folder, replacing, replacing_together
 
 
 def names(folder):
@@ -119,3 +120,112 @@ with replacing({str(tmp_path / "labels.tif")!r}) as part:
     assert done.returncode == -9
     assert len(names(tmp_path)) == 1
     assert names(tmp_path)[0].endswith(".part")
+
+
+def three(folder, content):
+    paths = [folder / name for name in ("sum", "a", "b")]
+    for path in paths:
+        path.write_text(content)
+    return paths
+
+
+class TestTogether:
+    def test_all_take_their_names_once_the_block_has_ended(self, tmp_path):
+        paths = three(tmp_path, "old")
+        with replacing_together(paths) as parts:
+            for part in parts:
+                part.write_text("new")
+            assert [path.read_text() for path in paths] == ["old"] * 3
+        assert [path.read_text() for path in paths] == ["new"] * 3
+        assert names(tmp_path) == ["a", "b", "sum"]
+
+    def test_where_nothing_was_before(self, tmp_path):
+        with replacing_together([tmp_path / "sum", tmp_path / "a"]) as parts:
+            for part in parts:
+                part.write_text("new")
+        assert names(tmp_path) == ["a", "sum"]
+
+    def test_an_error_changes_nothing(self, tmp_path):
+        paths = three(tmp_path, "old")
+
+        def fail():
+            with replacing_together(paths) as parts:
+                parts[1].write_text("new")
+                raise ValueError("odd")
+
+        with pytest.raises(ValueError, match="odd"):
+            fail()
+        assert [path.read_text() for path in paths] == ["old"] * 3
+        assert names(tmp_path) == ["a", "b", "sum"]
+
+    @pytest.mark.parametrize("refused", range(6))
+    def test_all_stay_if_the_system_refuses_one(self, tmp_path, monkeypatch, refused):
+        """As Windows refuses to replace a table that a spreadsheet has open."""
+        paths, calls, replace = three(tmp_path, "old"), [], os.replace
+
+        def refuse(source, target):
+            calls.append(target)
+            if len(calls) == refused + 1:
+                raise PermissionError(errno.EACCES, "Permission denied", str(target))
+            replace(source, target)
+
+        def attempt():
+            with replacing_together(paths) as parts:
+                for part in parts:
+                    part.write_text("new")
+
+        monkeypatch.setattr(atomic.os, "replace", refuse)
+        with pytest.raises(
+            NuxelError, match=r"cannot be written .Permission denied.; free space, close it in other"
+        ):
+            attempt()
+        assert [path.read_text() for path in paths] == ["old"] * 3
+        assert names(tmp_path) == ["a", "b", "sum"]
+
+    def test_a_folder_in_the_way_stays(self, tmp_path):
+        paths = three(tmp_path, "old")
+        paths[1].unlink()
+        paths[1].mkdir()
+
+        def attempt():
+            with replacing_together(paths) as parts:
+                for part in parts:
+                    part.write_text("new")
+
+        with pytest.raises(NuxelError, match=r"a: cannot be written \(Is a directory\)"):
+            attempt()
+        assert paths[0].read_text() == paths[2].read_text() == "old"
+        assert names(tmp_path) == ["a", "b", "sum"]
+
+    def test_the_first_goes_first_and_comes_last(self, tmp_path, monkeypatch):
+        paths, moves, replace = three(tmp_path, "old"), [], os.replace
+
+        def record(source, target):
+            moves.append((source.name, target.name))
+            replace(source, target)
+
+        monkeypatch.setattr(atomic.os, "replace", record)
+        with replacing_together(paths) as parts:
+            for part in parts:
+                part.write_text("new")
+        assert moves[0][0] == "sum"
+        assert moves[-1][1] == "sum"
+
+
+def test_a_folder_for_results_is_made_and_left_empty(tmp_path):
+    make_output_folder(tmp_path / "a" / "b")
+    assert names(tmp_path / "a" / "b") == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        UsageError, match=r"file: the output folder cannot be written .*choose another with --out"
+    ):
+        make_output_folder(tmp_path / "file")
+
+
+def test_a_folder_that_cannot_be_written_in_is_found_out_before(tmp_path, monkeypatch):
+    def deny(self, *_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(type(tmp_path), "open", deny)
+    with pytest.raises(UsageError, match=r"cannot be written \(Permission denied\)"):
+        make_output_folder(tmp_path)

@@ -209,6 +209,34 @@ def test_loops_of_links_end(tmp_path: Path) -> None:
     assert len(find_images([f"{tmp_path}/*"])) == 1
 
 
+def test_a_pattern_takes_the_shortest_way_to_a_file(tmp_path: Path) -> None:
+    touch(tmp_path, "in/z.png")
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    for pattern in ("in/**/*.png", "in/**", "in/*"):
+        assert [item.relative.as_posix() for item in find_images([f"{tmp_path}/{pattern}"])] == ["z"]
+
+
+def test_a_file_that_may_not_be_looked_at_is_found_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reader says what stands in the way; the others are done."""
+    touch(tmp_path, "in/a.png")
+    touch(tmp_path, "in/b.png")
+
+    def deny(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "is_dir", deny)
+    assert len(find_images([f"{tmp_path}/in/*.png"])) == 2
+
+
+def test_what_the_system_keeps_at_the_root_of_a_disk_is_skipped(tmp_path: Path) -> None:
+    for name in ("System Volume Information", "$RECYCLE.BIN", "lost+found"):
+        touch(tmp_path, f"{name}/x.png")
+    touch(tmp_path, "a.png")
+    assert relatives(tmp_path) == ["a"]
+
+
 def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def deny(_: Path) -> None:
         raise PermissionError(13, "Permission denied")

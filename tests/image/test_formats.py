@@ -47,3 +47,7 @@ def test_no_format_is_both_readable_and_not() -> None:
 def test_only_zarr_is_a_folder() -> None:
     assert is_image_folder(PurePath("a.Zarr"))
     assert not is_image_folder(PurePath("a.png"))
+
+
+def test_a_name_of_dots_names_no_folder():
+    assert [stem(PurePath(name)) for name in ("..png", "...png", ".a.png")] == ["..png", "...png", ".a"]

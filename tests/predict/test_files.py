@@ -380,12 +380,13 @@ class TestRefusedBeforeAnythingIsWritten:
     def test_an_output_folder_that_refuses(
         self, save_discs: Save, job: Job, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def refuse(**_: object) -> None:
+        def refuse(*_: object) -> None:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-        monkeypatch.setattr(files, "TemporaryFile", refuse)
+        path = save_discs("a.png")
+        monkeypatch.setattr(Path, "open", refuse)
         with pytest.raises(UsageError, match="Read-only file system"):
-            segment_files([save_discs("a.png")], job)
+            segment_files([path], job)
 
     def test_tiles_below_the_stride(self, model: Model, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="the tile size must be at least 16 pixels, got 15"):
@@ -453,6 +454,8 @@ class TestFilesOfAnotherHand:
         self, save_discs: Save, job: Job, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path, opened = save_discs("a.png"), Path.open
+        job.out.mkdir()
+        (job.out / "a_overlay.png").write_text("mine")
 
         def refuse(self: Path, *args: object, **kwargs: object) -> object:
             if self.name == "a_overlay.png":
@@ -523,6 +526,13 @@ class TestImagesInSeveralFiles:
             assert rows[1].reason == "belongs to the OME-TIFF set of s_C0.ome.tif, see there"
         assert not list(job.out.glob("s_C1*"))
         assert (job.out / "run_lengths.csv").read_text().count("\n") == 5
+
+    def test_without_the_first_file_the_next_stands_for_the_set(self, members: list[Path], job: Job) -> None:
+        third = members[1].with_name("s_C2.ome.tif")
+        third.write_bytes(members[1].read_bytes())
+        rows = segment_files([members[1]], job)
+        assert statuses(rows) == ["done"]
+        assert rows[0].nuclei == 4
 
     def test_positions_of_one_plate_are_one_set_too(
         self, tmp_path: Path, draw_discs: Callable[..., np.ndarray], job: Job
@@ -657,6 +667,22 @@ class TestSecondRun:
         assert statuses(segment_files([path], dataclasses.replace(job, overwrite=True))) == ["done"]
 
 
+def test_a_result_that_cannot_be_written_leaves_the_earlier_one(save_discs: Save, job: Job) -> None:
+    image = save_discs("in/a.png")
+    assert statuses(segment_files([image], job)) == ["done"]
+    table = job.out / "a_nuclei.csv"
+    table.unlink()
+    table.mkdir()
+    (table / "in_the_way").write_text("")
+    before = {end: (job.out / f"a{end}").read_bytes() for end in ("_labels.tif", "_overlay.png")}
+    again = dataclasses.replace(job, options=Options(scale=1, threshold=0.9), overwrite=True)
+    (row,) = segment_files([image], again)
+    assert row.status == "failed"
+    assert "a_nuclei.csv: cannot be written" in row.reason
+    assert {end: (job.out / f"a{end}").read_bytes() for end in before} == before
+    assert not [name for name in names_in(job.out) if name.startswith(".")]
+
+
 SLOW_RUN = """
 import sys, time
 from pathlib import Path
@@ -681,9 +707,10 @@ import sys, time
 from nuxel.cli.main import main
 from nuxel.predict import files
 
-write = files.write_overlay
+write, written = files.write_overlay, []
 def slow(path, *rest):
-    if path.name.startswith("b_"):
+    written.append(path)
+    if len(written) == 2:  # while the second image is being written
         print("now", flush=True)
         time.sleep(2)
     write(path, *rest)

@@ -142,3 +142,24 @@ def test_the_shipped_model_is_small_and_local() -> None:
     assert card.maps[0] == "nucleus"
     assert card.reach > 0
     assert "CC0" in card.training_data
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            "bfc_arena.cc: Failed to allocate memory",
+            "not enough memory for the network; give a smaller tile size",
+        ),
+        ("Non-zero status code", "the network cannot be run .Non-zero status code."),
+    ],
+)
+def test_what_onnx_runtime_cannot_do_is_a_sentence(toy_model: Path, said: str, words: str) -> None:
+    class Failing:
+        def run(self, *_: object) -> None:
+            raise RuntimeError(said)
+
+    model = Model(toy_model, threads=1, device="cpu")
+    model._session = Failing()
+    with pytest.raises(NuxelError, match=words):
+        model(np.zeros((32, 32, 3), np.uint8))

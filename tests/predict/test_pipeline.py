@@ -7,7 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from nuxel.errors import NuxelError, UsageError
 from nuxel.image.normalise import normalise
@@ -190,6 +193,23 @@ class TestDecoding:
         assert len(nuclei) == 4
         both, either = ((nuclei.labels > 0) & (here > 0)).sum(), ((nuclei.labels > 0) | (here > 0)).sum()
         assert both / either > 0.85
+
+    @given(st.integers(0, 2**32 - 1), st.floats(1.3, 4))
+    def test_nuclei_of_an_enlarged_view_stay_in_one_piece_and_in_order(
+        self, toy_card: ModelCard, seed: int, factor: float
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        side = round(30 * factor)
+        maps = ndimage.gaussian_filter(rng.random((3, side, side)), (0, 1.2, 1.2)) ** 3
+        maps = (maps / maps.max() * 255).astype(np.uint8)
+        maps[2] = 0
+        card = dataclasses.replace(toy_card, decoder_rule={"threshold": 0.3, "min_area": 1})
+        found = decode_maps(maps, (30, 30), card, Options())
+        numbers, first = np.unique(found.labels, return_index=True)
+        assert numbers[numbers > 0].tolist() == list(range(1, len(found) + 1))
+        assert (np.diff(first[numbers > 0]) > 0).all()
+        for number in range(1, len(found) + 1):
+            assert ndimage.label(found.labels == number)[1] == 1
 
     def test_the_threshold_is_the_users(self, toy_card: ModelCard) -> None:
         nucleus = np.zeros((40, 40), np.uint8)

@@ -146,7 +146,7 @@ def test_a_pixel_size_helps_only_where_nothing_is_seen():
 def test_a_size_that_no_nucleus_has_is_said(diameter, pixel_size, doubtful):
     said = doubt_size(diameter, pixel_size)
     assert bool(said) == doubtful
-    assert ("give --pixel-size if that size is wrong" in said) == doubtful
+    assert ("give the pixel size (--pixel-size) if that is wrong" in said) == doubtful
 
 
 @pytest.mark.parametrize("diameter", [10, 44, 20])

@@ -34,6 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Finds every nucleus in a microscopy image and draws each one as its own instance.",
     )
     parser.add_argument("--version", action="version", version=f"nuxel {__version__}")
+    try:
+        return _run(parser, arguments)
+    except KeyboardInterrupt:  # while modules are still being imported
+        print("nuxel: interrupted", file=sys.stderr)
+        return SOME_FAILED
+
+
+def _run(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     chosen = arguments[0] if arguments and arguments[0] in _VERBS else None
     for verb, help_text in _VERBS.items():

@@ -80,7 +80,10 @@ def add_running(parser: argparse.ArgumentParser) -> None:
 
 @contextlib.contextmanager
 def tidy_end() -> Iterator[None]:
-    """A process that is told to end (SIGTERM) in this block does so as by an exception: nothing half-written stays."""
+    """A process that is told to end in this block does so as by an exception: nothing half-written stays.
+
+    It is told so by SIGTERM, by SIGHUP when its terminal is closed, and by SIGBREAK on Windows.
+    """
     if threading.current_thread() is not threading.main_thread():  # which alone may say what signals do
         yield
         return
@@ -88,11 +91,16 @@ def tidy_end() -> Iterator[None]:
     def end(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    wanted = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+    # what is ignored stays so: nohup ignores the end of the terminal
+    before = {
+        number: signal.signal(number, end) for number in wanted if signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 @contextlib.contextmanager

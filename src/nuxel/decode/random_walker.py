@@ -5,14 +5,13 @@ Source: L. Grady, "Random Walks for Image Segmentation" (2006), by scikit-image;
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from nuxel.decode.flood import flood
 from nuxel.errors import NuxelError
+from nuxel.silence import silenced
 
 BETA = 130.0
 """How strongly steps of the landscape hinder a walk: scikit-image's own default."""
@@ -57,8 +56,7 @@ def walk(
                 result[box][mask] = flood(height[box], np.maximum(seeds, 0), mask)[mask]
                 continue
             ranks = np.where(seeds > 0, np.searchsorted(present, seeds) + 1, seeds)
-            with warnings.catch_warnings():  # of solvers that are not installed, and of slow convergence
-                warnings.simplefilter("ignore")
+            with silenced():  # of solvers that are not installed, and of slow convergence
                 walked = random_walker(ground, ranks, beta=BETA, mode="cg_j")
             found = np.where(mask, present[np.maximum(walked, 1) - 1], 0)
             result[box][mask] = _with_their_markers(found, seeds, mask)[mask]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TextIO
 
 from nuxel.errors import NuxelError, UsageError
@@ -48,10 +48,58 @@ def replacing(path: Path | str) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise NuxelError(
-                f"{path}: cannot be written ({error.strerror or error}); free space or choose another folder."
-            ) from error
+            raise NuxelError(_refused(path, error)) from error
         raise
+
+
+@contextlib.contextmanager
+def replacing_together(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """As :func:`replacing`, for files that belong together and of which the first vouches for the others.
+
+    The first is taken away before any other changes, and comes last; if the system refuses one of them, all stay as
+    they were.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with replacing_together([folder / "sum.txt", folder / "parts.txt"]) as (total, parts):
+    ...     _ = parts.write_text("1 2"), total.write_text("3")
+    >>> sorted(file.name for file in folder.iterdir())
+    ['parts.txt', 'sum.txt']
+    """
+    fresh = [path.with_name(f".nuxel-{secrets.token_hex(6)}.part") for path in paths]
+    former = [path.with_name(f".nuxel-{secrets.token_hex(6)}.part") for path in paths]
+    path = paths[0]
+    moved: list[tuple[Path, Path]] = []
+    try:
+        yield fresh
+        try:
+            for path, old in zip(paths, former, strict=True):
+                if os.path.isdir(path):  # could be moved away as well
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(path, old)
+                    moved.append((path, old))
+            for path, new in reversed(list(zip(paths, fresh, strict=True))):
+                os.replace(new, path)
+        except BaseException:
+            for place, old in reversed(moved):
+                os.replace(old, place)
+            raise
+    except OSError as error:
+        raise NuxelError(_refused(path, error)) from error
+    finally:
+        for part in (*fresh, *former):
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+def _refused(path: Path, error: OSError) -> str:
+    return (
+        f"{path}: cannot be written ({error.strerror or error}); free space, close it in other programs, or choose "
+        "another folder."
+    )
 
 
 def make_output_folder(folder: Path) -> None:
@@ -64,8 +112,11 @@ def make_output_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):  # has no name that another run could use, and is gone in any case
+        # not tempfile, which looks for a free name for ever where Windows refuses all of them
+        probe = folder / f".nuxel-{secrets.token_hex(6)}.part"
+        with probe.open("xb"):
             pass
+        probe.unlink()
     except OSError as error:
         raise UsageError(
             f"{folder}: the output folder cannot be written ({error.strerror}); choose another with --out"

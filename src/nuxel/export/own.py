@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from nuxel.errors import UsageError
@@ -27,7 +28,9 @@ def refuse_others(path: Path) -> None:
         with path.open("rb") as file:
             head = file.read(_READ)
     except PermissionError:
-        raise UsageError(replaces_others(path)) from None
+        if os.path.lexists(path):
+            raise UsageError(replaces_others(path)) from None
+        return
     except OSError:  # nothing is there, or writing will say what stands in the way
         return
     own = head.startswith(_HEADERS) if path.suffix == ".csv" else _MARKS[path.suffix] in head

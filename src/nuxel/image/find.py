@@ -15,7 +15,7 @@ from nuxel.image.formats import READABLE, is_image_folder, is_image_name, stem
 from nuxel.image.layout import IMAGES, LABELS, MASKS, Listings, is_named
 from nuxel.names import FOLDER_FILES, IMAGE_ENDS
 
-_SKIPPED = ("__macosx",)
+_SKIPPED = ("__macosx", "system volume information", "$recycle.bin", "lost+found")
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,9 @@ def _matching(pattern: str) -> list[FoundImage]:
     """What a pattern matches, relative to the folder in front of its first wildcard."""
     parts = Path(pattern).parts
     root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts))
-    matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
+    # the shortest way to a file first: links may lead to it, too, in circles
+    found = sorted(glob.glob(pattern, recursive=True), key=lambda match: (len(Path(match).parts), match))
+    matches = [Path(match) for match in found]
     if not matches:
         raise UsageError(f"{pattern}: nothing matches this pattern")
     visited: set[str] = set()
@@ -124,13 +126,13 @@ def _matching(pattern: str) -> list[FoundImage]:
         folders = list(itertools.takewhile(lambda folder: folder != root, (match, *match.parents)))
         if not all(_is_candidate(folder) for folder in folders):
             continue
-        if match.is_dir() and not is_image_folder(match):
+        if os.path.isdir(match) and not is_image_folder(match):
             images.update(dict.fromkeys(_search(match, visited)))
         elif is_image_name(match):
             images[match] = None
     if not images:
         raise UsageError(f"{pattern}: no image matches this pattern ({_looked_for()})")
-    return [_below(root, path) for path in sorted(images)]
+    return [_below(root, path) for path in sorted(images, key=lambda path: (len(path.parts), path))]
 
 
 def _below(root: Path, path: Path) -> FoundImage:
@@ -152,7 +154,7 @@ def _search(folder: Path, visited: set[str]) -> Iterator[Path]:
     except OSError as error:
         raise UsageError(f"{folder}: this folder cannot be listed ({error.strerror})") from error
     for path in filter(_is_candidate, entries):
-        if path.is_dir() and not is_image_folder(path):
+        if os.path.isdir(path) and not is_image_folder(path):
             yield from _search(path, visited)
         elif is_image_name(path):
             yield path

@@ -49,6 +49,8 @@ def stem(path: PurePath) -> str:
     if not is_image_name(path):
         return path.name
     bare = path.stem
+    if bare in (".", ".."):  # would be a folder
+        return path.name
     # OME-TIFF and OME-Zarr wear two extensions
     return bare[:-4] if bare.lower().endswith(".ome") and len(bare) > 4 else bare
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from nuxel.image.formats import LATER
 from nuxel.image.image import Image
 from nuxel.image.pixel_size import checked_pixel_size
 from nuxel.image.reader import Reader, Source
+from nuxel.silence import silenced
 
 READERS: tuple[Reader, ...] = (tiff, raster)
 
@@ -195,8 +195,7 @@ def _silence() -> Iterator[None]:
 
     log.addFilter(reject)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with silenced():
             yield
     finally:
         log.removeFilter(reject)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from nuxel.errors import NuxelError
+from nuxel.silence import silenced
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 LABEL_SUFFIXES = (*TIFF_SUFFIXES, ".png", ".npy")
@@ -54,10 +54,8 @@ def read_labels(path: Path | str) -> NDArray[np.int32]:
 
 
 def _read_png(path: Path) -> NDArray[Any]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(path, formats=["PNG"]) as picture:
-            return np.asarray(picture)
+    with silenced(), Image.open(path, formats=["PNG"]) as picture:
+        return np.asarray(picture)
 
 
 def _read_npy(path: Path) -> NDArray[Any]:

@@ -27,7 +27,7 @@ from nuxel import __version__
 from nuxel.errors import NuxelError, UsageError, reason_of
 from nuxel.export.atomic import make_output_folder
 from nuxel.export.heat_map import write_heat_map
-from nuxel.export.label_tiff import prepared_labels
+from nuxel.export.label_tiff import write_labels
 from nuxel.export.overlay import write_overlay
 from nuxel.export.run_lengths import write_run_lengths
 from nuxel.export.run_record import SummaryRow, write_run_record, write_summary
@@ -252,15 +252,18 @@ def _finish(looked: _Looked | SummaryRow, job: Job, writer: Executor) -> Summary
     image, products = looked.image, looked.products
     nuclei = decode_seen(looked.seen, (image.height, image.width), job.model.card, job.options)
     row = replace(_row(looked, nuclei), reason=warning_of(looked.size, looked.seen, job.model.card))
-    products.make_way()
-    others = [
-        writer.submit(write_overlay, products.overlay, looked.display, nuclei),
-        writer.submit(_measure_and_write, products.table, nuclei, image),
-    ]
-    if products.attention is not None and looked.attention is not None:
-        others.append(writer.submit(write_heat_map, products.attention, looked.display, looked.attention))
     text = described(looked.fingerprint, row)
-    with prepared_labels(products.labels, nuclei.labels, image.pixel_size_um, text):
+    with products.replaced() as parts:
+        others = [
+            writer.submit(write_overlay, parts.overlay, looked.display, nuclei),
+            writer.submit(_measure_and_write, parts.table, nuclei, image),
+        ]
+        if parts.attention is not None and looked.attention is not None:
+            others.append(writer.submit(write_heat_map, parts.attention, looked.display, looked.attention))
+        try:
+            write_labels(parts.labels, nuclei.labels, image.pixel_size_um, text)
+        finally:
+            wait(others)  # nothing may be written when the names have gone
         for product in others:
             product.result()
     return replace(row, seconds=looked.seconds + time.perf_counter() - start)

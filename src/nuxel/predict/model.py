@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -25,6 +26,8 @@ from nuxel.predict.stages import IMAGE, LARGEST_TILE, Stage, as_input, run_stage
 from nuxel.tiling.grid import Box, crop
 
 DEFAULT_MODEL = "default"
+_MOST_THREADS = 1024
+"""More only make each other wait, and tens of thousands take minutes to start."""
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -136,18 +139,14 @@ class Model:
     def _run(self, names: list[str] | None, window: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         small = window.shape[0] * window.shape[1] <= LARGEST_TILE  # as much is kept as stages keep for a tile
         feeds = {IMAGE: as_input(window.transpose(2, 0, 1)[None])}
-        outputs: list[NDArray[np.float32]] = self._session.run(
-            names, feeds, self._keep if small else self._release
-        )
-        return outputs
+        return _answers(self._session, names, feeds, self._keep if small else self._release)
 
     def _run_stage(
         self, place: int, seen: Mapping[str, NDArray[np.float32]]
     ) -> Sequence[NDArray[np.float32]]:
         if not self._stages:  # opened when an image is large enough to need them
             self._stages = [self._open(self._part(stage)) for stage in self.card.stages]
-        outputs: list[NDArray[np.float32]] = self._stages[place].run(None, dict(seen), self._keep)
-        return outputs
+        return _answers(self._stages[place], None, dict(seen), self._keep)
 
     def _part(self, stage: Stage) -> bytes:
         try:
@@ -181,6 +180,25 @@ def _share_memory() -> None:
         onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg({"max_mem": 0, **default}))
 
 
+def _answers(
+    session: onnxruntime.InferenceSession,
+    names: list[str] | None,
+    feeds: dict[str, NDArray[np.float32]],
+    how: onnxruntime.RunOptions,
+) -> list[NDArray[np.float32]]:
+    try:
+        outputs: list[NDArray[np.float32]] = session.run(names, feeds, how)
+    # ONNX Runtime has errors of its own for each status, none of them named in its interface
+    except Exception as error:
+        text = _first_line(error)
+        if "alloc" in text:
+            raise NuxelError(
+                "not enough memory for the network; give a smaller tile size (--tile-size)"
+            ) from error
+        raise NuxelError(f"the network cannot be run ({text})") from error
+    return outputs
+
+
 def open_models(
     paths: Sequence[Path | str], *, threads: int | None = None, device: str = "auto"
 ) -> NamedNetwork:
@@ -211,7 +229,7 @@ def model_path(name: str) -> Path:
     if name in shipped:
         return shipped[name]
     path = Path(name)
-    if not name or not path.exists():
+    if not name or not os.path.exists(path):  # which, unlike the method of a path, raises nothing
         raise UsageError(
             f"{name or 'an empty name'}: no such model; give a file or one of {', '.join(shipped)}"
         )
@@ -220,6 +238,9 @@ def model_path(name: str) -> Path:
             f"{name}: is a folder and no model file; nuxel export-model makes one of a training run"
         )
     return path
+
+
+onnxruntime.disable_telemetry_events()  # where the environment does not decide it: see nuxel.__init__
 
 
 def checked_threads(threads: object) -> int | None:
@@ -234,6 +255,8 @@ def checked_threads(threads: object) -> int | None:
         return None
     if isinstance(threads, bool) or not isinstance(threads, Integral) or int(threads) < 1:
         raise UsageError(f"threads must be a whole number of at least 1, got {threads!r}")
+    if int(threads) > _MOST_THREADS:
+        raise UsageError(f"threads must be at most {_MOST_THREADS}, got {threads}")
     return int(threads)
 
 

@@ -10,12 +10,15 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from nuxel.decode.decoders import DECODERS, DETECTIONS, Rule
+from nuxel.decode.paste import largest_region
 from nuxel.errors import NuxelError, UsageError
 from nuxel.image.reader import refuse_too_large
 from nuxel.image.resample import ScaledImage, resize_labels, resize_map
 from nuxel.instances import Instances
+from nuxel.labels.runs import find_runs
 from nuxel.predict.card import ModelCard
 from nuxel.predict.detect import Found, find
 from nuxel.predict.networks import Detector, Network, Remembering, Turned
@@ -78,7 +81,7 @@ class Options:
         if self.min_area is not None and self.min_area < 0:
             raise UsageError(f"the least area must not be negative, got {self.min_area}")
         for name, value in (("scale", self.scale), ("diameter", self.diameter)):
-            if value is not None and not (math.isfinite(value) and value > 0):
+            if value is not None and not 0 < value < math.inf:
                 raise UsageError(f"the {name} must be a positive number, got {value}")
         if self.scale is not None and self.scale > _LARGEST_SCALE:
             raise UsageError(
@@ -265,7 +268,30 @@ def decode_maps(
         maps = np.stack([resize_map(m, shape) for m in maps])
         rule = rule.enlarged(area)
     nuclei = DECODERS[card.decoder].decode(maps, rule)
-    return _at_least(nuclei, resize_labels(nuclei.labels, shape), options.min_area or 1)
+    if nuclei.labels.shape == shape:
+        return _at_least(nuclei, nuclei.labels, options.min_area or 1)
+    labels = resize_labels(nuclei.labels, shape)
+    _drop_splinters(labels)
+    return _in_order(_at_least(nuclei, labels, options.min_area or 1))
+
+
+def _in_order(nuclei: Instances) -> Instances:
+    """Numbered in the order of their first pixel, as decoders do."""
+    runs = find_runs(nuclei.labels)
+    present, first = np.unique(runs.value, return_index=True)
+    order = present[np.argsort(first)]
+    order = order[order > 0]
+    number = np.zeros(len(nuclei) + 1, np.int32)
+    number[order] = np.arange(1, len(order) + 1)
+    return Instances(number[nuclei.labels], nuclei.scores[order - 1])
+
+
+def _drop_splinters(labels: NDArray[np.int32]) -> None:
+    """Leave the largest part of each nucleus: shrinking by nearest neighbours may cut where it is narrow."""
+    for number, box in enumerate(ndimage.find_objects(labels), 1):
+        if box is not None:
+            own = labels[box] == number
+            labels[box][own & ~largest_region(own)] = 0
 
 
 def _at_least(nuclei: Instances, labels: NDArray[np.int32], min_area: int) -> Instances:

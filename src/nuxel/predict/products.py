@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import tifffile
 
 from nuxel.errors import NuxelError, UsageError
+from nuxel.export.atomic import replacing_together
 from nuxel.export.own import refuse_others, replaces_others
 from nuxel.export.run_record import SummaryRow
 from nuxel.image.find import FoundImage
@@ -44,15 +45,20 @@ class Products:
     def exist(self) -> bool:
         return all(path.is_file() and path.stat().st_size for path in self)
 
-    def make_way(self) -> None:
-        """Make the folder, and take away the label image of an earlier result, which no longer vouches for it."""
+    @contextmanager
+    def replaced(self) -> Iterator[Products]:
+        """Names to write all files under, which take their own together once the block has ended well.
+
+        Until then an earlier result stays. The label image vouches for the others, and comes last.
+        """
         try:
             self.labels.parent.mkdir(parents=True, exist_ok=True)
-            self.labels.unlink(missing_ok=True)
         except OSError as error:
             raise NuxelError(
                 f"{self.labels}: cannot be written ({error.strerror}); choose another folder with --out"
             ) from None
+        with replacing_together(list(self)) as parts:
+            yield Products(*parts, *([None] if self.attention is None else []))
 
     def refuse_others(self) -> None:
         """Raise UsageError if one of the files is of a person, another program or ``nuxel propagate``.

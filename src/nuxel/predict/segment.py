@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import warnings
 from collections.abc import Sequence
 from os import PathLike
@@ -81,7 +82,7 @@ def segment(
     files = tuple(_known_by(model_path(name)) for name in _names_of(model))
     network = _open(files, checked_threads(threads), str(device))
     if isinstance(image, (str, PathLike)):
-        read = read_image(Path(image), channel=channel, z=z, t=t, pixel_size_um=pixel_size_um)
+        read = read_image(Path(os.fsdecode(image)), channel=channel, z=z, t=t, pixel_size_um=pixel_size_um)
         pixels, pixel_size_um = read.pixels, read.pixel_size_um
     elif (channel, z, t) != (None, None, None):
         raise UsageError(
@@ -145,7 +146,7 @@ def _names_of(model: object) -> list[str]:
     names = [model] if isinstance(model, (str, PathLike)) else model
     if not isinstance(names, Sequence) or not names or not all(isinstance(n, (str, PathLike)) for n in names):
         raise UsageError(f"a model is the name of one that ships, a file, or a list of these, got {model!r}")
-    return [str(name) for name in names]
+    return [os.fsdecode(name) for name in names]
 
 
 def _may_be_rgba(pixels: NDArray[Any]) -> bool:
@@ -155,7 +156,11 @@ def _may_be_rgba(pixels: NDArray[Any]) -> bool:
 def _checked(image: object) -> NDArray[Any]:
     try:
         pixels = np.asanyarray(image)
-    except ValueError as error:  # rows of different lengths
+    except (
+        ValueError,
+        TypeError,
+        RuntimeError,
+    ) as error:  # rows of different lengths, tensors that NumPy cannot hold
         raise NuxelError(f"an image is a path or an array of numbers: {error}") from None
     if pixels.dtype.kind not in "biuf":
         what = f"an array of {pixels.dtype}" if pixels.ndim else type(image).__name__

@@ -70,7 +70,7 @@ def plan_tiles(
     >>> [tile.owned for tile in plan_tiles((32, 100), 64, 16, 16)]
     [(0, 0, 32, 64), (0, 64, 32, 112)]
     """
-    tall, wide = (tile_size, tile_size) if isinstance(tile_size, int) else tile_size
+    tall, wide = tile_size if isinstance(tile_size, tuple) else (int(tile_size), int(tile_size))
     if min(tall, wide) < stride:
         raise UsageError(f"the tile size must be at least {stride} pixels, got {min(tall, wide)}")
     height, width = (_up(side, stride) for side in shape)
