@@ -14,7 +14,7 @@ class UsageError(NuxelError):
 
 
 class InterruptedRunError(NuxelError):
-    """Something that was started cannot go on; what it has done stays."""
+    """A run stopped part-way; what it has written stays."""
 
 
 def reason_of(error: Exception, path: Path) -> str:

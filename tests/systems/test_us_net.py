@@ -638,7 +638,7 @@ WRONG = [
     ("detection", {"box_nms": 1.5}, "box_nms must lie above 0 and not above 1"),
     ("detection", {"box_min_score": 1.0}, "box_min_score must lie between 0 and 1"),
     ("detection", {"most": 0}, "most must be at least 1"),
-    ("loss", {"segmentation": -0.1}, "segmentation is a weight and must not be negative"),
+    ("loss", {"segmentation": -0.1}, "segmentation is a weight and must be finite and not negative"),
     ("loss", {"gamma": 0.5}, "gamma must be 0 or at least 1, got 0.5"),
     ("decoder_rule", {"mask_scale": 0.5}, "mask_scale must be a number of at least 1"),
 ]

@@ -16,6 +16,7 @@ from scipy import ndimage
 from nuxel.annotate.annotations import HUMAN, PROPOSED, Labels
 from nuxel.data.thin import UNKNOWN
 from nuxel.decode.detections import LEAST_LEFT
+from nuxel.decode.paste import largest_region
 from nuxel.errors import NuxelError
 from nuxel.instances import Instances
 from nuxel.labels.border import border_pixels
@@ -100,7 +101,7 @@ def propagate(annotations: Labels, proposals: Instances, taken: int = 0) -> Prop
         whole = proposals.labels[box] == index + 1
         free = whole & (annotations[box] < 0)
         if free.sum() < whole.sum():
-            free = _largest(free)
+            free = largest_region(free)
             covered = np.bincount(annotated[box][whole])
             again = 1 + np.flatnonzero(covered[1:] > _AGAIN * areas[1 : len(covered)])
             if any(_lies_around(free, whole & (annotated[box] == nucleus)) for nucleus in again):
@@ -119,14 +120,6 @@ def _lies_around(region: NDArray[np.bool_], nucleus: NDArray[np.bool_]) -> bool:
     directions = np.sort(np.arctan2(rows, columns))
     gaps = np.diff(directions, append=directions[:1] + 2 * np.pi)
     return bool(directions.size and gaps.max() < np.pi - _TINY)
-
-
-def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The largest 4-connected region of a mask, the first of equal ones."""
-    regions, count = ndimage.label(mask)
-    if not count:
-        return mask
-    return np.asarray(regions == 1 + np.bincount(regions.ravel())[1:].argmax())
 
 
 def draw_propagated(

@@ -16,8 +16,8 @@ CROSS = ndimage.generate_binary_structure(2, 1)
 
 
 class Nucleus(NamedTuple):
-    """A pasted mask, the window of the image that it covers, its number of pixels and its score; and of what it was
-    pasted: the area that the grid of cells spans, and these."""
+    """One detection at the size of the image: its window, mask, area in pixels and score; and what was pasted, the
+    ``cells`` of a grid of probabilities and the area that it spans."""
 
     top: int
     left: int

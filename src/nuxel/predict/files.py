@@ -189,7 +189,7 @@ def _named_labels(
 def _each(found: Sequence[FoundImage], job: Job, finished: list[Future[SummaryRow]]) -> Iterator[SummaryRow]:
     """The rows in order. While the network looks at one image, the one before is decoded, measured and written.
 
-    Each is in ``finished`` as soon as it is certain to come.
+    The future of a row is in ``finished`` from when its image is handed on, so that an interrupted run has it, too.
     """
     inputs = {os.path.realpath(item.path) for item in found}
     # an image that is being finished when the run is interrupted must still find somebody to write its products

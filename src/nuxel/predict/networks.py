@@ -60,7 +60,7 @@ _REMEMBERED = 8
 
 
 class Remembering:
-    """Gives an answer again without asking the network again.
+    """Keeps the answers to small windows, and gives them without asking the network again.
 
     A small image is often looked at twice in the same way: for the size of its nuclei and for the nuclei themselves.
     The first few windows of at most 512 x 512 pixels are kept; nobody may change their maps.

@@ -5,9 +5,8 @@ Source: "MLP Coursework 4: Instance Segmentation of Nucleus Images" (FCN-8s and 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
@@ -15,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nuxel.decode.opening import OpeningRule
-from nuxel.errors import UsageError
 from nuxel.losses.segmentation import cross_entropy, soft_dice
 from nuxel.nn.fcn8s import FCN8s
+from nuxel.systems.system import check_weights
 
 _LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "cross_entropy": cross_entropy,
@@ -43,14 +42,7 @@ class LossConfig:
     soft_dice: float = 0.0
 
     def __post_init__(self) -> None:
-        if (
-            min(self.cross_entropy, self.soft_dice) < 0
-            or not 0 < self.cross_entropy + self.soft_dice < math.inf
-        ):
-            raise UsageError(
-                "weights of losses must be finite, not negative, and not all zero, got cross_entropy "
-                f"{self.cross_entropy} and soft_dice {self.soft_dice}"
-            )
+        check_weights(asdict(self))
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 
 from nuxel.errors import UsageError
 from nuxel.nn.attention_fpn import EXTRAS, VARIANTS
 from nuxel.nn.ssd import thinnest_side
+from nuxel.systems.system import check_weights
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,4 @@ class LossConfig:
     mask: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not 0 <= value < math.inf:
-                raise UsageError(f"{name} is a weight and must not be negative, got {value}")
+        check_weights(asdict(self))

@@ -10,7 +10,6 @@ is tiled.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +28,7 @@ from nuxel.nn.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, load_imagenet
 from nuxel.nn.inception_se import InceptionSEUpBlock
 from nuxel.nn.multihead_unet import ConcatUpBlock, SubpixelHead, UNetDecoder, UpBlock
 from nuxel.nn.plain_encoder import PlainEncoder
+from nuxel.systems.system import check_weights
 
 HEADS = {
     "nucleus": ("nucleus",),
@@ -210,9 +210,7 @@ class LossConfig:
                 _one_of("each loss of a mask", term, tuple(MASK_LOSSES))
             if len(set(terms)) < len(terms):
                 raise UsageError(f"a loss of a mask adds each term once, got {text!r}")
-        for head in HEADS:
-            if not 0 <= getattr(self, head) < math.inf:
-                raise UsageError(f"{head} is a weight and must not be negative, got {getattr(self, head)}")
+        check_weights({head: getattr(self, head) for head in HEADS})
 
     def terms(self, head: str) -> tuple[str, ...]:
         """Names of the losses whose sum is the loss of a mask."""

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from nuxel.errors import UsageError
+
+
+def check_weights(weights: Mapping[str, float]) -> None:
+    """Raise UsageError unless the weights of losses are finite, not negative, and not all zero."""
+    for name, value in weights.items():
+        if not 0 <= value < math.inf:
+            raise UsageError(f"{name} is a weight and must be finite and not negative, got {value}")
+    if not any(weights.values()):
+        raise UsageError(f"nothing can be learned: all weights of losses are 0 ({', '.join(weights)})")
 
 
 class System(Protocol):

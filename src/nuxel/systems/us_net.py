@@ -29,6 +29,7 @@ from nuxel.losses.detection import area_weights, box_loss, focal_loss, mean_abso
 from nuxel.nn.ssd import DefaultBoxes, DetectionBranch, best_boxes, encode, match, thinnest_side
 from nuxel.nn.us_net import BLOCKS, DEPTH, PATCH, RefinementUNet, SegmentationBranch, SharedBase
 from nuxel.systems.attention_mask_rcnn import instances_of
+from nuxel.systems.system import check_weights
 
 BRANCHES = ("joint", "detection", "segmentation")
 _DETECTED = slice(DEPTH - 3, DEPTH)
@@ -152,9 +153,8 @@ class LossConfig:
     area_ratio: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("location", "segmentation"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UsageError(f"{name} is a weight and must not be negative, got {getattr(self, name)}")
+        # the others have a weight of 1
+        check_weights({"location": self.location, "segmentation": self.segmentation, "the others": 1})
         if self.gamma != 0 and not 1 <= self.gamma < math.inf:
             raise UsageError(f"gamma must be 0 or at least 1, got {self.gamma}")
 
