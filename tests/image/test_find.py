@@ -294,3 +294,10 @@ def test_the_layout_of_the_competition() -> None:
     for image in images:
         assert image.relative == PurePath("stage1_train", image.path.stem, "images", image.path.stem)
     assert len(find_images([SHARED / "dsb2018"])) == 664
+
+
+def test_a_pattern_below_a_folder_with_brackets(tmp_path: Path) -> None:
+    touch(tmp_path, "exp [1]/a.png")
+    touch(tmp_path, "exp 1/b.png")
+    assert [item.path.name for item in find_images([f"{tmp_path}/exp [1]/*.png"])] == ["a.png"]
+    assert [item.path.name for item in find_images([f"{tmp_path}/exp [0-9]/*.png"])] == ["b.png"]

@@ -226,3 +226,11 @@ def test_large_images_of_wide_types_are_sampled_on_a_regular_grid(monkeypatch):
     np.testing.assert_array_equal(normalise(pixels)[..., 0], expected.astype(np.uint8))
     monkeypatch.setattr(module, "_SAMPLE", 2000)
     np.testing.assert_array_equal(normalise(pixels)[..., 0], plain(pixels))
+
+
+def test_the_largest_numbers_that_there_are() -> None:
+    """Of which even the difference is none."""
+    pixels = np.where(np.arange(100).reshape(10, 10) % 2, 1.7e308, -1.7e308)
+    shown = normalise(pixels)
+    assert set(np.unique(shown)) == {0, 255}
+    assert ((shown[..., 0] == 255) == (pixels > 0)).all()

@@ -259,3 +259,85 @@ def test_dots_that_are_not_square_are_no_pixel_size(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.jpg").pixel_size_um is None
     Picture.fromarray(np.zeros((9, 13), np.uint8)).save(tmp_path / "b.jpg", dpi=(25400, 25400))
     assert read_image(tmp_path / "b.jpg").pixel_size_um == pytest.approx(1)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_png_of_every_kind(tmp_path: Path, mode: str) -> None:
+    picture = Picture.fromarray(np.random.default_rng(0).integers(0, 255, (13, 17, 4)).astype(np.uint8))
+    picture = (
+        Picture.fromarray(np.arange(221, dtype=np.uint16).reshape(13, 17) * 250)
+        if mode == "I;16"
+        else picture
+    )
+    picture = picture if mode == "I;16" else picture.convert(mode)
+    picture.save(tmp_path / "a.png")
+    read = read_image(tmp_path / "a.png").pixels
+    wanted = np.asarray(
+        picture if mode == "I;16" else picture.convert("RGB" if mode in ("P", "RGB", "RGBA") else "L")
+    )
+    np.testing.assert_array_equal(read.squeeze(), wanted)
+
+
+def test_a_damaged_png_gives_its_memory_back(tmp_path: Path) -> None:
+    """imagecodecs loses the image that it makes itself when decoding fails."""
+    whole = _saved(np.zeros((1500, 1500, 3), np.uint8), "png")
+    place = whole.index(b"IDAT")
+    data = zlib.compress(bytes(1000))
+    chunk = b"IDAT" + data
+    short = whole[: place - 4] + struct.pack(">I", len(data)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    end = b"IEND"
+    (tmp_path / "a.png").write_bytes(short + struct.pack(">I", 0) + end + struct.pack(">I", zlib.crc32(end)))
+    held = []
+    for _ in range(2):
+        for _ in range(15):
+            with pytest.raises(NuxelError):
+                read_image(tmp_path / "a.png")
+        held.append(_resident())
+    assert held[1] - held[0] < 40e6  # each leak would be 6.75 MB
+
+
+def _resident() -> float:
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("the memory of a process is not told here")
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096.0
+
+
+def _with_chunks(path: Path, chunks: list[tuple[bytes, bytes]]) -> Path:
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, body in chunks:
+        data += struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    path.write_bytes(data)
+    return path
+
+
+HEADER = struct.pack(">IIBBBBB", 3, 2, 8, 0, 0, 0, 0)
+ROWS = zlib.compress(bytes([0, 1, 2, 3, 0, 4, 5, 6]))
+
+
+def test_a_short_resolution_chunk_says_nothing(tmp_path: Path) -> None:
+    chunks = [(b"IHDR", HEADER), (b"pHYs", b"\0\0"), (b"IDAT", ROWS), (b"IEND", b"")]
+    image = read_image(_with_chunks(tmp_path / "a.png", chunks))
+    assert image.pixels[..., 0].tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert image.pixel_size_um is None
+
+
+@pytest.mark.parametrize(
+    ("chunks", "words"),
+    [
+        ([(b"IHDR", HEADER), (b"IEND", b"")], "it holds no pixels"),
+        (
+            [(b"IHDR", HEADER[:9] + b"\x05" + HEADER[10:]), (b"IDAT", ROWS), (b"IEND", b"")],
+            "of kind 5, which no PNG has",
+        ),
+    ],
+)
+def test_png_headers_that_cannot_be(tmp_path: Path, chunks: list[tuple[bytes, bytes]], words: str) -> None:
+    with pytest.raises(NuxelError, match=words):
+        read_image(_with_chunks(tmp_path / "a.png", chunks))
+
+
+def test_an_interlaced_png_says_nothing_on_the_screen(
+    tmp_path: Path, colour: np.ndarray, capfd: pytest.CaptureFixture[str]
+) -> None:
+    test_interlaced_png(tmp_path, colour)
+    assert capfd.readouterr() == ("", "")

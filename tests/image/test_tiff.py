@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import warnings
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import tifffile
 from PIL import Image as Picture
 
 from nuxel.errors import NuxelError
-from nuxel.image.read import describe_image, read_image
+from nuxel.image.read import describe_image, files_of, read_image
 
 H, W = 21, 34
 Write = Callable[..., Path]
@@ -401,11 +402,51 @@ def test_pixel_size_of_ome(write: Write, metadata: dict, side_um: float | None) 
     assert describe_image(path)["pixel_size_um"] == expected
 
 
-def test_pixel_size_of_the_largest_ome_image(tmp_path: Path) -> None:
+def test_ome_images_that_differ_in_size_are_not_chosen_from(tmp_path: Path) -> None:
+    """A field and an overview: the larger one is no better; levels of a pyramid are below their image."""
     with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tif:
         tif.write(noise((H, W)), metadata={"PhysicalSizeX": 8.0})
-        tif.write(noise((4 * H, W)), metadata={"PhysicalSizeX": 0.5})
-    assert read_image(tmp_path / "a.ome.tif").pixel_size_um == 0.5
+        tif.write(noise((4 * H, 4 * W)), metadata={"PhysicalSizeX": 0.5})
+    with pytest.raises(NuxelError, match="holds several images that are not planes of one"):
+        read_image(tmp_path / "a.ome.tif")
+
+
+def test_a_pixel_size_is_of_all_images_or_of_none(tmp_path: Path) -> None:
+    for name, sizes in (("same", (0.5, 0.5)), ("other", (0.5, 0.25))):
+        with tifffile.TiffWriter(tmp_path / f"{name}.ome.tif", ome=True) as tif:
+            for side in sizes:
+                tif.write(
+                    noise((H, W)),
+                    metadata={
+                        "axes": "YX",
+                        "PhysicalSizeX": side,
+                        "PhysicalSizeY": side,
+                        "Channel": {"Name": name},
+                    },
+                )
+        image = read_image(tmp_path / f"{name}.ome.tif", z=1)
+        assert image.pixel_size_um == (0.5 if name == "same" else None)
+
+
+def test_channel_names_that_differ_between_images_name_none(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tif:
+        for name in "AB":
+            tif.write(noise((2, H, W)), metadata={"axes": "CYX", "Channel": {"Name": [name, "x"]}})
+    assert describe_image(tmp_path / "a.ome.tif")["channel_names"] == ["channel 0", "channel 1"]
+
+
+def test_sides_that_ome_says_to_differ_are_not_put_right_by_the_tags(write: Write) -> None:
+    tags = {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}
+    sides = {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.25}
+    assert (
+        read_image(write(noise((H, W)), ome=True, metadata={"axes": "YX", **sides}, **tags)).pixel_size_um
+        is None
+    )
+    sides = {"PhysicalSizeX": 1e9, "PhysicalSizeY": 2e9}  # no microscope's, so they say nothing
+    assert (
+        read_image(write(noise((H, W)), ome=True, metadata={"axes": "YX", **sides}, **tags)).pixel_size_um
+        == 0.5
+    )
 
 
 @pytest.mark.parametrize(
@@ -414,6 +455,8 @@ def test_pixel_size_of_the_largest_ome_image(tmp_path: Path) -> None:
         ("um", 4, 0.25),
         ("micron", 4, 0.25),
         ("\\u00B5m", 4, 0.25),
+        ("\\u00b5m", 4, 0.25),
+        ("\\u03BCm", 4, 0.25),
         ("nm", 0.004, 0.25),
         ("mm", 4000, 0.25),
         ("cm", 40_000, 0.25),
@@ -558,3 +601,165 @@ def test_an_image_of_half_the_pixels_is_no_smaller_view(tmp_path: Path) -> None:
             tif.write(np.zeros((side, side), np.uint8), photometric="minisblack", metadata=None)
     with pytest.raises(NuxelError, match="several images"):
         read_image(tmp_path / "a.tif")
+
+
+def test_each_page_is_shown_as_it_says_itself(tmp_path: Path) -> None:
+    pixels = noise((H, W))
+    with tifffile.TiffWriter(tmp_path / "two.tif") as tif:
+        tif.write(pixels, metadata=None, photometric="minisblack")
+        tif.write(pixels, metadata=None, photometric="miniswhite")
+    with pytest.raises(NuxelError, match="holds several images that are not planes of one"):
+        read_image(tmp_path / "two.tif", z=1)
+    colours = [np.random.default_rng(seed).integers(0, 2**16, (3, 256)).astype(np.uint16) for seed in (1, 2)]
+    with tifffile.TiffWriter(tmp_path / "palettes.tif") as tif:
+        for colour in colours:
+            tif.write(pixels, metadata=None, photometric="palette", colormap=colour)
+    for page, colour in enumerate(colours):
+        shown = read_image(tmp_path / "palettes.tif", z=page).pixels
+        np.testing.assert_array_equal(shown, np.moveaxis((colour >> 8)[:, pixels], 0, -1))
+
+
+def test_white_is_zero_of_floats(write: Write) -> None:
+    pixels = np.linspace(0.25, 1, H * W, dtype=np.float32).reshape(H, W)
+    np.testing.assert_allclose(
+        read_image(write(pixels, photometric="miniswhite")).pixels[..., 0], 1.25 - pixels
+    )
+    pixels[0, 0], pixels[1, 1] = np.nan, np.inf
+    shown = read_image(write(pixels, photometric="miniswhite")).pixels[..., 0]
+    assert np.isnan(shown[0, 0])
+    np.testing.assert_allclose(shown[2:], 1.25 - pixels[2:], atol=1e-2)
+
+
+@pytest.mark.parametrize(("axes", "shape"), [("YXC", (H, W, 2)), ("YXZ", (H, W, 5)), ("XYZ", (W, H, 5))])
+def test_axes_behind_rows_and_columns(write: Write, axes: str, shape: tuple[int, ...]) -> None:
+    pixels = noise(shape, np.uint16)
+    path = write(pixels, metadata={"axes": axes}, photometric="minisblack")
+    read = read_image(path, **{"channel" if axes[2] == "C" else "z": 1}).pixels[..., 0]
+    np.testing.assert_array_equal(read, pixels[..., 1].T if axes[0] == "X" else pixels[..., 1])
+
+
+def test_three_channels_of_lsm_are_no_colours(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zeiss calls the samples of its pages RGB, and its axes are channels."""
+    path = write(noise((3, H, W)), photometric="rgb", planarconfig="separate", metadata=None)
+    asked = tifffile.TiffPageSeries.get_axes
+    monkeypatch.setattr(tifffile.TiffPageSeries, "get_axes", lambda *a: asked(*a).replace("S", "C"))
+    assert describe_image(path)["axes"] == "CYX"
+    np.testing.assert_array_equal(read_image(path, channel=1).pixels[..., 0], noise((3, H, W))[1])
+
+
+def test_a_mask_of_transparency_is_no_image(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        tif.write(noise((H, W, 3)), photometric="rgb", metadata=None)
+        tif.write(noise((H, W), bool), photometric="minisblack", subfiletype=4, metadata=None)
+    assert read_image(tmp_path / "a.tif").pixels.shape == (H, W, 3)
+
+
+def test_many_images_are_not_all_listed(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        for more in range(30):
+            tif.write(noise((H, W + more)), photometric="minisblack", metadata=None)
+    with pytest.raises(NuxelError, match="and 22 more") as refused:
+        read_image(tmp_path / "a.tif")
+    assert len(str(refused.value)) < 500
+
+
+class TestSegments:
+    """What a few bytes claim is looked at before a codec takes the memory for it, or the process down."""
+
+    def test_lzw_that_begins_with_a_code_of_nothing(self, write: Write) -> None:
+        path = write(np.zeros((H, W), np.uint8), compression="lzw", metadata=None)
+        with tifffile.TiffFile(path) as tif:
+            (offset,) = tif.pages[0].dataoffsets
+        data = bytearray(path.read_bytes())
+        data[offset + 1] = 0x50
+        path.write_bytes(data)
+        with pytest.raises(NuxelError, match="it is damaged: its LZW data do not begin as such do"):
+            read_image(path)
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    @pytest.mark.parametrize("predictor", [None, 2])
+    def test_lzw_that_is_whole(self, write: Write, dtype: type, predictor: int | None) -> None:
+        for pixels in (noise((H, W), dtype), np.zeros((H, W), dtype), np.full((H, W), 255, dtype)):
+            path = write(pixels, compression="lzw", predictor=predictor, metadata=None)
+            np.testing.assert_array_equal(read_image(path).pixels[..., 0], pixels)
+
+    def test_a_jpeg_that_claims_more_than_its_image(self, write: Write) -> None:
+        path = write(noise((H, W)), compression="jpeg", metadata=None)
+        assert read_image(path).pixels.shape == (H, W, 1)
+        data = bytearray(path.read_bytes())
+        place = data.index(b"\xff\xc0")
+        data[place + 5 : place + 9] = struct.pack(">HH", 60_000, 60_000)
+        path.write_bytes(data)
+        with pytest.raises(NuxelError, match="a part of it says that it is 60000 x 60000 pixels"):
+            read_image(path)
+
+    def test_tiles_far_larger_than_their_image(self, write: Write) -> None:
+        path = write(np.zeros((1024, 1024), np.uint8), tile=(1024, 1024), compression="zlib", metadata=None)
+        data = bytearray(path.read_bytes())
+        for code, length in ((256, W), (257, H)):
+            struct.pack_into("<HH", data, _tag(data, code), length, 0)
+        path.write_bytes(data)
+        with pytest.raises(NuxelError, match="its tiles are 1024 x 1024 pixels, of an image of 21 x 34"):
+            read_image(path)
+
+    def test_small_images_in_large_tiles(self, write: Write) -> None:
+        path = write(noise((H, W)), tile=(512, 512), compression="zlib", metadata=None)
+        np.testing.assert_array_equal(read_image(path).pixels[..., 0], noise((H, W)))
+
+    def test_no_pixels_at_all(self, write: Write) -> None:
+        path = write(noise((H, W)), compression="zlib", metadata=None)
+        data = bytearray(path.read_bytes())
+        for code in (273, 279):
+            struct.pack_into("<I", data, _tag(data, code), 0)
+        path.write_bytes(data)
+        with pytest.raises(NuxelError, match="it holds no pixels"):
+            read_image(path)
+
+
+OME = (
+    '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
+    '<Pixels ID="P:0" DimensionOrder="XYZCT" Type="uint8" SizeX="34" SizeY="21" {sizes}>{data}</Pixels></Image></OME>'
+)
+
+
+@pytest.mark.parametrize(
+    "sizes", ['SizeZ="1" SizeC="1000000000" SizeT="1"', 'SizeZ="1000" SizeC="100" SizeT="100"']
+)
+def test_more_planes_than_any_file_has(write: Write, sizes: str) -> None:
+    path = write(noise((H, W)), description=OME.format(sizes=sizes, data="<TiffData/>"), metadata=None)
+    for look in (read_image, describe_image):
+        with pytest.raises(NuxelError, match="planes, more than any file does"):
+            look(path)
+    assert files_of(path) == (path,)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
+def test_a_set_that_names_a_pipe_is_not_waited_for(write: Write, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.tif")
+    data = "".join(
+        f'<TiffData IFD="0" FirstC="{c}" PlaneCount="1"><UUID FileName="{name}">urn:uuid:{c}</UUID></TiffData>'
+        for c, name in enumerate(("a.tif", "pipe.tif"))
+    )
+    sizes = 'SizeZ="1" SizeC="2" SizeT="1"'
+    path = write(noise((H, W)), description=OME.format(sizes=sizes, data=data), metadata=None)
+    with pytest.raises(NuxelError, match=r"planes of it are in pipe\.tif, which is not a regular file"):
+        read_image(path, channel=0)
+
+
+@pytest.mark.parametrize("compression", [34661, 34676])  # JBIG, SGILOG
+def test_what_is_whole_and_not_read_is_not_called_damaged(write: Write, compression: int) -> None:
+    path = write(noise((H, W)), metadata=None)
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<H", data, _tag(data, 259), compression)
+    path.write_bytes(data)
+    with pytest.raises(NuxelError, match="it is of a kind that is not read"):
+        read_image(path)
+
+
+def test_a_palette_image_without_a_palette(write: Write) -> None:
+    path = write(noise((H, W)), metadata=None)
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<H", data, _tag(data, 262), 3)
+    path.write_bytes(data)
+    with pytest.raises(NuxelError, match="no palette"):
+        read_image(path)

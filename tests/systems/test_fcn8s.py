@@ -51,7 +51,7 @@ def test_the_loss_is_the_weighted_sum() -> None:
 
 @pytest.mark.parametrize("loss", [{"cross_entropy": 0.0}, {"soft_dice": -1.0}, {"soft_dice": float("inf")}])
 def test_weights_that_cannot_be(loss: dict[str, float]) -> None:
-    with pytest.raises(UsageError, match="must be finite and not negative|all weights of losses are 0"):
+    with pytest.raises(UsageError, match=r"must be finite and not negative|all weights of losses are 0"):
         recipe(**loss)
 
 

@@ -115,8 +115,14 @@ WRONG = [
         {"system": "attention_mask_rcnn", "loss": {"mask": -1.0}},
         "mask is a weight and must be finite and not negative, got -1",
     ),
-    ({**MINIMAL, "loss": {"nucleus": -1.0}}, "nucleus is a weight and must be finite and not negative, got -1.0"),
-    ({**MINIMAL, "loss": {"offset": float("nan")}}, "offset is a weight and must be finite and not negative, got nan"),
+    (
+        {**MINIMAL, "loss": {"nucleus": -1.0}},
+        "nucleus is a weight and must be finite and not negative, got -1.0",
+    ),
+    (
+        {**MINIMAL, "loss": {"offset": float("nan")}},
+        "offset is a weight and must be finite and not negative, got nan",
+    ),
     ({**MINIMAL, "schedule": {"epochs": 0}}, r"\[schedule\]: epochs must be at least 1, got 0"),
     ({**MINIMAL, "schedule": {"workers": -1}}, "workers must not be negative, got -1"),
     ({**MINIMAL, "schedule": {"decoder_rate": float("nan")}}, "decoder_rate must not be negative, got nan"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    print(json.dumps(_described(options.file), indent=2, ensure_ascii=False))
+    text = json.dumps(_described(options.file), indent=2, ensure_ascii=False)
+    print(text.encode("utf-8", "backslashreplace").decode())  # a name may hold bytes that are no text
     return 0
 
 
@@ -28,7 +30,7 @@ def _described(path: Path) -> dict[str, Any]:
     from nuxel.image.read import describe_image
     from nuxel.predict.model import shipped_models
 
-    if not path.exists():
+    if not os.path.exists(path):
         path = shipped_models().get(str(path), path)
     if path.suffix.lower() == ".onnx":
         return _of_model(path)
@@ -36,7 +38,7 @@ def _described(path: Path) -> dict[str, Any]:
         return describe_image(path)
     except NuxelError as no_image:
         # a model file may have any name, but that of an image, which may be large
-        if is_image_name(path) or not path.is_file():
+        if is_image_name(path) or not os.path.isfile(path):
             raise
         try:
             return _of_model(path)

@@ -113,10 +113,12 @@ def _in_folder(folder: Path) -> list[FoundImage]:
 
 def _matching(pattern: str) -> list[FoundImage]:
     """What a pattern matches, relative to the folder in front of its first wildcard."""
-    parts = Path(pattern).parts
-    root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts))
+    root, rest = _split(pattern)
+    pattern_below = os.path.join(glob.escape(str(root)), *rest)
     # the shortest way to a file first: links may lead to it, too, in circles
-    found = sorted(glob.glob(pattern, recursive=True), key=lambda match: (len(Path(match).parts), match))
+    found = sorted(
+        glob.glob(pattern_below, recursive=True), key=lambda match: (len(Path(match).parts), match)
+    )
     matches = [Path(match) for match in found]
     if not matches:
         raise UsageError(f"{pattern}: nothing matches this pattern")
@@ -133,6 +135,15 @@ def _matching(pattern: str) -> list[FoundImage]:
     if not images:
         raise UsageError(f"{pattern}: no image matches this pattern ({_looked_for()})")
     return [_below(root, path) for path in sorted(images, key=lambda path: (len(path.parts), path))]
+
+
+def _split(pattern: str) -> tuple[Path, Sequence[str]]:
+    """The folder in front of the first wildcard, and the rest; a folder may have brackets in its name."""
+    parts = Path(pattern).parts
+    for count, part in enumerate(parts):
+        if glob.has_magic(part) and not os.path.isdir(Path(*parts[: count + 1])):
+            return Path(*parts[:count]), parts[count:]
+    return Path(*parts), ()
 
 
 def _below(root: Path, path: Path) -> FoundImage:

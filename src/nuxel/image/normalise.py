@@ -49,6 +49,9 @@ def normalise(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
     low, high = _limits(pixels, PERCENTILES)
     if not (high > low).any():
         low, high = _limits(pixels, _EXTREMES)
+    with np.errstate(over="ignore"):
+        if not np.isfinite(high - low).all():  # of two of the largest numbers even the difference is none
+            pixels, low, high = pixels.astype(np.float64) / 4, low / 4, high / 4
     contrast = high - low
     stained = contrast > EMPTY_CHANNEL * contrast.max()
     if stained.sum() == 1:

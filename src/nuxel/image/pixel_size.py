@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from nuxel.errors import UsageError
 
@@ -44,8 +45,9 @@ def unit_in_um(unit: str) -> float | None:
     >>> unit_in_um("nm"), unit_in_um("microns"), unit_in_um("pixel")
     (0.001, 1.0, None)
     """
-    # the micro sign, the Greek letter, and the escape that ImageJ writes all mean the same
-    name = unit.strip().replace("\\u00B5", "u").replace("\u00b5", "u").replace("\u03bc", "u")
+    # ImageJ writes escapes; the micro sign and the Greek letter mean the same
+    text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), unit)
+    name = text.strip().replace("\u00b5", "u").replace("\u03bc", "u")
     lowered = name.lower().replace("metre", "meter")
     for spelling in (name, lowered, lowered.removesuffix("s"), "inch" if lowered == "inches" else lowered):
         if spelling in _UM:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import ImageFile, ImageOps
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from nuxel.errors import NuxelError
 from nuxel.image.pixel_size import square_pixel
@@ -24,12 +25,16 @@ from nuxel.image.reader import COLOUR_NAMES, Layout, refuse_too_large
 
 _PNG, _JPEG, _BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
 
+_ORIENTATION = 0x0112
 _UM_PER_INCH, _UM_PER_METRE = 25400.0, 1e6
 
 _PIXELS_PER_BYTE = 1024
 """More than JPEG (512) and run-length BMP (128) can pack into a byte: beyond it the header lies."""
 
 _PNG_GREY = (0, 4)
+_PNG_SAMPLES = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
+"""By the kind of colours: grey, RGB, palette, and grey and RGB with alpha."""
+_PHYSICAL_BYTES = 21
 _PNG_METRE = 1
 _PNG_NEEDED = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 
@@ -83,14 +88,28 @@ def _png(data: bytes) -> RasterSource:
     chunks = list(_png_chunks(data))
     if chunks[0][0] != b"IHDR":
         raise NuxelError("it has no PNG header")
-    width, height, bits, kind = struct.unpack_from(">IIBB", chunks[0][1], 8)
+    width, height, bits, kind, _, _, interlaced = struct.unpack_from(">IIBBBBB", chunks[0][1], 8)
     refuse_too_large(height, width, 8)
+    if kind not in _PNG_SAMPLES:
+        raise NuxelError(f"its header says that its colours are of kind {kind}, which no PNG has")
+    if all(name != b"IDAT" for name, _ in chunks):
+        raise NuxelError("it holds no pixels")
     # without the other chunks, about which libpng prints warnings; the transparent colour goes with them
     needed = _PNG + b"".join(chunk for name, chunk in chunks if name in _PNG_NEEDED)
     physical = [chunk for name, chunk in chunks if name == b"pHYs"]
     side_um = _png_side_um(physical[0]) if physical else None
     layout = _layout("PNG", (height, width), "u2" if bits == 16 else "u1", kind not in _PNG_GREY, side_um)
-    return RasterSource(layout, lambda: _without_alpha(imagecodecs.png_decode(needed)))
+
+    def decode() -> NDArray[Any]:
+        if interlaced and bits <= 8:  # of which libpng, as imagecodecs calls it, warns on stderr
+            picture = PngImageFile(io.BytesIO(needed))
+            return _without_alpha(np.asarray(picture.convert("RGB" if layout.is_colour else "L")))
+        samples = _PNG_SAMPLES[kind]
+        # given, because imagecodecs loses what it makes itself where decoding fails
+        out = np.empty((height, width, samples) if samples > 1 else (height, width), layout.dtype)
+        return _without_alpha(imagecodecs.png_decode(needed, out=out))
+
+    return RasterSource(layout, decode)
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -108,6 +127,8 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _png_side_um(physical: bytes) -> float | None:
+    if len(physical) != _PHYSICAL_BYTES:
+        return None
     per_x, per_y, unit = struct.unpack_from(">IIB", physical, 8)
     if unit != _PNG_METRE or not (per_x and per_y):
         return None
@@ -117,19 +138,21 @@ def _png_side_um(physical: bytes) -> float | None:
 def _pillow(form: str, data: bytes, picture: ImageFile.ImageFile) -> RasterSource:
     """JPEG and BMP: Pillow knows CMYK and orientations, and tells a truncated file from a whole one."""
     width, height = picture.size
-    refuse_too_large(height, width, 4)
     if height * width > _PIXELS_PER_BYTE * len(data):
         raise NuxelError(
             f"its header says {height} x {width} pixels, which its {len(data)} bytes cannot hold"
         )
-    if form == "JPEG" and picture.getexif().get(0x0112, 1) in (5, 6, 7, 8):
+    refuse_too_large(height, width, 12)
+    if form == "JPEG" and picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):
         height, width = width, height
     colour = picture.mode not in ("1", "L")
 
     def decode() -> NDArray[Any]:
         picture.load()
-        upright = ImageOps.exif_transpose(picture) if form == "JPEG" else picture
-        return _without_alpha(np.asarray(upright.convert("RGB" if colour else "L")))
+        turned = form == "JPEG" and picture.getexif().get(_ORIENTATION, 1) != 1
+        upright = ImageOps.exif_transpose(picture) if turned else picture  # copies in any case
+        wanted = "RGB" if colour else "L"
+        return _without_alpha(np.asarray(upright if upright.mode == wanted else upright.convert(wanted)))
 
     return RasterSource(_layout(form, (height, width), "u1", colour, _side_um(picture)), decode)
 

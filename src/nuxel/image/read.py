@@ -143,6 +143,10 @@ def describe_image(path: str | os.PathLike[str]) -> dict[str, Any]:
     }
 
 
+_NOT_READ = ("not supported", "Unsupported", "unsupported", "cannot handle", "not a known COMPRESSION")
+"""With these words codecs refuse what is whole."""
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Source]:
     """The opened file; whatever goes wrong while it is open becomes one sentence that names it."""
@@ -158,6 +162,10 @@ def _opened(path: Path) -> Iterator[Source]:
     except Exception as error:
         # the codecs raise anything on damaged files: struct.error, KeyError, SyntaxError ...
         reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if not isinstance(error, TypeError) and any(words in reason for words in _NOT_READ):
+            raise NuxelError(
+                f"{path}: it is of a kind that is not read ({reason}): save it as PNG, or as TIFF without compression"
+            ) from error
         raise NuxelError(f"{path}: it is damaged or incomplete ({reason})") from error
 
 

@@ -15,13 +15,17 @@ import tifffile
 from numpy.typing import NDArray
 
 from nuxel.errors import NuxelError
-from nuxel.image.reader import COLOUR_NAMES, Layout, refuse_too_large
-from nuxel.image.tiff_metadata import channel_names, pixel_size_um
+from nuxel.image.reader import COLOUR_NAMES, Layout, available_memory, refuse_too_large
+from nuxel.image.tiff_metadata import channel_names, pixel_size_um, refuse_impossible_set
+from nuxel.image.tiff_segments import refuse_bad_segments
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 _JPEG_COMPRESSIONS = (6, 7)
 _ALPHA = (1, 2)
+_MASK = 4
+"""The bit of a page's kind that says: of which pixels of another page are to be seen."""
+_LISTED = 8
 _VIEW = 0.3
 """The next level of a pyramid, or a thumbnail, has at most this share of an image's pixels; rounding included."""
 
@@ -44,12 +48,14 @@ def open_source(path: Path) -> Iterator[TiffSource]:
     """See `nuxel.image.reader.Reader`."""
     with tifffile.TiffFile(path) as tif:
         _refuse_missing_pages(tif)
+        refuse_impossible_set(tif)
         yield TiffSource(tif)
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
     """The files of the OME-TIFF set that a TIFF file is of, beginning with that of the first plane; else itself."""
     with tifffile.TiffFile(path) as tif:
+        refuse_impossible_set(tif)
         # most OME-TIFFs name no file, and to list the pages of a long stack takes time
         series = tif.series if tif.is_ome and "FileName=" in (tif.ome_metadata or "") else []
         pages = [page for one in series for page in one.pages if page is not None]
@@ -69,7 +75,7 @@ class TiffSource:
         first = self._series[0]
         self._page = first.keyframe
         _refuse_unreadable(self._page)
-        self._samples = _samples(self._page)
+        self._samples = _samples(first)
         # unsqueezed, because an image of one row or column must keep it
         self._axes, self._shape = first.get_axes(False), first.get_shape(False)
         self._plane_axes = [
@@ -87,7 +93,7 @@ class TiffSource:
             letters, lengths = "I" + letters, [len(self._series), *lengths]
         height, width = (self._shape[self._axes.index(axis)] for axis in "YX")
         refuse_too_large(height, width, math.ceil(self._page.nbytes / max(1, height * width)))
-        names = channel_names(tif, self._series[0], channels)
+        names = channel_names(tif, self._series, channels)
         axes, shape = f"{letters}YX", (*lengths, height, width)
         if _is_coloured(self._page, self._samples):
             axes, shape = f"{axes}S", (*shape, 3)
@@ -97,7 +103,7 @@ class TiffSource:
         dtype = (
             _palette_dtype(self._page) if self._page.photometric == _PALETTE else np.dtype(self._page.dtype)
         )
-        return Layout(_format(tif), axes, shape, dtype, names, pixel_size_um(tif, self._series[0]))
+        return Layout(_format(tif), axes, shape, dtype, names, pixel_size_um(tif, self._series))
 
     def plane(self, index: Sequence[int]) -> NDArray[Any]:
         """``(H, W, C)`` pixels of the plane at ``index``, one number for each of ``layout.plane_axes``."""
@@ -109,11 +115,13 @@ class TiffSource:
         for position, axis in enumerate(self._axes):
             if axis in "YX" or (axis == "S" and self._samples is Samples.COLOUR):
                 where[position] = slice(None)
-        pixels = _decoded(series, self._shape, where)
+        pixels, page = _decoded(series, self._shape, where)
         if self._samples is Samples.COLOUR:
             planar = self._axes.index("S") < self._axes.index("Y")
             return (np.moveaxis(pixels, 0, -1) if planar else pixels)[:, :, :3]
-        return _grey_or_palette(pixels, self._page)
+        if self._axes.index("X") < self._axes.index("Y"):
+            pixels = pixels.T
+        return _grey_or_palette(pixels, page)
 
 
 def _largest(found: Sequence[tifffile.TiffPageSeries]) -> list[tifffile.TiffPageSeries]:
@@ -124,16 +132,25 @@ def _largest(found: Sequence[tifffile.TiffPageSeries]) -> list[tifffile.TiffPage
     NuxelError
         If there are others that are no smaller views of it.
     """
+    found = [s for s in found if not s.keyframe.subfiletype & _MASK] or list(found)
     best = max(found, key=_area)
-    alike = [s for s in found if (s.axes, s.shape, s.dtype) == (best.axes, best.shape, best.dtype)]
-    others = [s for s in found if s not in alike and not _is_view(s, best)]
+    kind = _kind(best)
+    alike = [s for s in found if _kind(s) == kind]
+    others = [s for s in found if _kind(s) != kind and not _is_view(s, best)]
     if others:
-        kinds = [f"{'x'.join(map(str, s.shape))} {s.dtype}" for s in (best, *others)]
+        kinds = [f"{'x'.join(map(str, s.shape))} {s.dtype}" for s in (best, *others[: _LISTED - 1])]
+        more = f" and {len(others) - _LISTED + 1} more" if len(others) >= _LISTED else ""
         raise NuxelError(
-            f"holds several images that are not planes of one ({', '.join(kinds)}): save the one that you mean as a "
-            "file of its own"
+            f"holds several images that are not planes of one ({', '.join(kinds)}{more}): save the one that you mean "
+            "as a file of its own"
         )
     return alike
+
+
+def _kind(series: tifffile.TiffPageSeries) -> tuple[object, ...]:
+    """What all planes of one image have in common."""
+    page = series.keyframe
+    return series.axes, series.shape, series.dtype, page.photometric, page.samplesperpixel
 
 
 def _area(series: tifffile.TiffPageSeries) -> int:
@@ -142,13 +159,19 @@ def _area(series: tifffile.TiffPageSeries) -> int:
 
 
 def _is_view(series: tifffile.TiffPageSeries, best: tifffile.TiffPageSeries) -> bool:
-    """Whether a series says that it is a reduced view of another image, or is so small that it must be."""
-    return bool(series.keyframe.is_reduced) or _area(series) <= _VIEW * _area(best)
+    """Whether a series says that it is a reduced view of another image, or is so small that it must be.
+
+    In OME-TIFF views are below their image, and whatever stands beside it is another one.
+    """
+    small = series.kind != "ome" and _area(series) <= _VIEW * _area(best)
+    return bool(series.keyframe.is_reduced) or small
 
 
-def _samples(page: tifffile.TiffPage) -> Samples:
+def _samples(series: tifffile.TiffPageSeries) -> Samples:
+    page = series.keyframe
     count = page.samplesperpixel
-    if page.photometric in (_RGB, _YCBCR) and count in (3, 4):
+    # Zeiss LSM calls three channels RGB, but has no axis of samples
+    if page.photometric in (_RGB, _YCBCR) and count in (3, 4) and "S" in series.get_axes(False):
         return Samples.COLOUR
     if count == 1 or (count == 2 and tuple(page.extrasamples) and page.extrasamples[0] in _ALPHA):
         return Samples.GREY
@@ -172,22 +195,29 @@ def _format(tif: tifffile.TiffFile) -> str:
 
 def _decoded(
     series: tifffile.TiffPageSeries, shape: Sequence[int], where: Sequence[int | slice]
-) -> NDArray[Any]:
-    """The part ``where`` of a series, decoding only the page that holds it."""
+) -> tuple[NDArray[Any], tifffile.TiffPage]:
+    """The part ``where`` of a series, decoding only the page that holds it, and that page."""
     page_size = math.prod(series.keyframe.shape)
     inside = next(i for i, number in enumerate(where) if isinstance(number, slice))
-    split = next(i for i in range(inside, -1, -1) if math.prod(shape[i:]) == page_size)
+    split = next((i for i in range(inside, -1, -1) if math.prod(shape[i:]) == page_size), None)
+    if split is None:  # rows and columns come before other axes
+        if series.nbytes > available_memory() / 2:
+            raise NuxelError(
+                "its planes lie side by side and do not fit in memory: save it with Y and X as last axes"
+            )
+        return np.asarray(series.asarray()).reshape(tuple(shape))[tuple(where)], series.keyframe
     numbers = [int(number) for number in where[:split] if not isinstance(number, slice)]
     pages = math.prod(shape[:split])
     if len(series.pages) == 1 < pages:
         # ImageJ and tifffile describe a stack beyond 4 GB by its first page alone
-        return np.array(_mapped(series, shape)[tuple(where)])
+        return np.array(_mapped(series, shape)[tuple(where)]), series.keyframe
     page = series.pages[int(np.ravel_multi_index(numbers, shape[:split])) if split else 0]
     if page is None:
         raise NuxelError("the chosen plane is in another file of its OME-TIFF set, which is missing")
     _refuse_missing_bytes(page, series.keyframe)
+    refuse_bad_segments(page, series.keyframe)
     block: NDArray[Any] = page.asarray().reshape(shape[split:])
-    return block[tuple(where[split:])]
+    return block[tuple(where[split:])], page.aspage()
 
 
 def _mapped(series: tifffile.TiffPageSeries, shape: Sequence[int]) -> NDArray[Any]:
@@ -216,6 +246,9 @@ def _grey_or_palette(pixels: NDArray[Any], page: tifffile.TiffPage) -> NDArray[A
         pixels = pixels.dtype.type(2**page.bitspersample - 1) - pixels
     elif inverted and pixels.dtype.kind in "bi":
         pixels = ~pixels
+    elif inverted and np.isfinite(pixels).any():
+        finite = pixels[np.isfinite(pixels)]
+        pixels = finite.max() + finite.min() - pixels
     return pixels[:, :, None]
 
 
@@ -229,6 +262,8 @@ def _refuse_unreadable(page: tifffile.TiffPage) -> None:
         raise NuxelError(
             f"its pixels are {page.dtype}, where numbers are needed: save it as integers or floats"
         )
+    if page.photometric == _PALETTE and page.colormap is None:
+        raise NuxelError("it has a palette's numbers and no palette: save it as RGB")
     converted = page.photometric == _YCBCR and page.compression in _JPEG_COMPRESSIONS
     if page.photometric not in (_MINISWHITE, _MINISBLACK, _RGB, _PALETTE) and not converted:
         raise NuxelError(f"its colours are {_name(page.photometric)}, which is not read: save it as RGB")
@@ -242,6 +277,8 @@ def _refuse_missing_pages(tif: tifffile.TiffFile) -> None:
     """A truncated file ends in a page that points to a next one that is not there."""
     if tif.is_ndpi:
         return
+    if not len(tif.pages):
+        raise NuxelError("it is cut short: its first page is missing")
     layout, file = tif.tiff, tif.filehandle
     file.seek(tif.pages[-1].offset)
     (tags,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
@@ -254,5 +291,7 @@ def _refuse_missing_bytes(page: tifffile.TiffPage | tifffile.TiffFrame, keyframe
     """tifffile leaves what it cannot find unset."""
     ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
     segments = 1 if keyframe.is_contiguous else math.prod(keyframe.chunked)
+    if not any(page.databytecounts):
+        raise NuxelError("it holds no pixels")
     if max(ends, default=0) > page.parent.filehandle.size or len(ends) < segments:
         raise NuxelError("it is cut short: some of its pixels are missing")
