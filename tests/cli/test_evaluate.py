@@ -145,8 +145,8 @@ def test_run_lengths_and_single_files(out: Out, truth: Path, tmp_path: Path, cap
     ("options", "sentence"),
     [
         (["--iou", "0"], "the IoU threshold must lie between 0 and 1"),
-        (["--group", "stain"], "give one with --index CSV"),
-        (["--where", "stain=red"], "give one with --index CSV"),
+        (["--group", "stain"], "give one as index (--index CSV)"),
+        (["--where", "stain=red"], "give one as index (--index CSV)"),
         (["--json", "missing/e.json"], "missing/e.json: cannot be written there"),
         (["--csv", "."], "cannot be written there"),
         (["--report", "missing/e.html"], "cannot be written there"),
@@ -170,7 +170,7 @@ def test_every_option_reaches_the_evaluation(
         raise UsageError("enough")
 
     monkeypatch.setattr("nuxel.evaluation.evaluate.evaluate", record)
-    plain = {"index": None, "threshold": 0.5, "hausdorff": False, "boxes": False, "allow_missing": False}
+    plain = {"index": None, "iou": 0.5, "hausdorff": False, "boxes": False, "allow_missing": False}
     fails(capsys, 2, out("out"), truth)
     changes = ("--iou", 0.7, "--hausdorff", "--boxes", "--allow-missing", "--index", tmp_path / "i.csv")
     fails(capsys, 2, out("two"), truth, *changes, "--where", "stain=red", "--group", "day")
@@ -178,7 +178,7 @@ def test_every_option_reaches_the_evaluation(
     assert given[1] == {
         **dict.fromkeys(("hausdorff", "boxes", "allow_missing"), True),
         "index": tmp_path / "i.csv",
-        "threshold": 0.7,
+        "iou": 0.7,
         "where": {"stain": "red"},
         "group": ["day"],
     }

@@ -40,11 +40,26 @@ def test_failures_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = Terminal()
+    shown, done = Terminal(), []
+
+    class Bar:
+        max_value = 0
+
+        def __init__(self, fd: object) -> None:
+            assert fd is shown
+
+        def update(self, value: int, *, force: bool) -> None:
+            assert force
+            done.append((value, self.max_value))
+
+        def finish(self, *, dirty: bool) -> None:
+            done.append(("finished", dirty))
+
+    monkeypatch.setattr("progressbar.ProgressBar", Bar)
     monkeypatch.setattr(sys, "stderr", shown)
     go()
     assert "nuxel segment: a.png: it is empty" in shown.getvalue()
-    assert "100%" in shown.getvalue()
+    assert done == [(1, 2), (2, 2), ("finished", True)]
 
 
 @pytest.mark.parametrize("stderr", [None, Full()])

@@ -109,7 +109,7 @@ def test_thresholds_out_of_range(threshold: float) -> None:
 
 @pytest.mark.parametrize("wrong", [{"where": {"a": "b"}}, {"group": ["a"]}])
 def test_groups_need_an_index(wrong: dict[str, object]) -> None:
-    with pytest.raises(UsageError, match="give one with --index CSV"):
+    with pytest.raises(UsageError, match="give one as index"):
         evaluate(np.ones((1, 1), int), np.ones((1, 1), int), **wrong)
 
 

@@ -151,7 +151,7 @@ def test_a_missing_number_is_refused():
 @pytest.mark.parametrize(
     ("pixels", "names"),
     [
-        (np.zeros((3, 3)), ["g"]),
+        (np.zeros(3), ["g"]),
         (np.zeros((3, 4, 1)), ["g"]),
         (np.zeros((3, 3, 1), complex), ["g"]),
         (np.zeros((3, 3, 1)), ["g", "h"]),
@@ -184,3 +184,11 @@ def test_sums_of_large_integers_do_not_overflow():
     bright = np.full((1, 4, 1), 2**32 - 1, np.uint32)
     table = measure_nuclei(Instances(np.ones((1, 4), np.int32)), bright, channel_names=["grey"])
     assert table["mean_intensity"].tolist() == [2**32 - 1]
+
+
+def test_an_image_without_channels_or_names():
+    nuclei, pixels = Instances(np.array([[1, 1], [0, 2]], np.int32)), np.array([[1, 3], [9, 5]])
+    flat = measure_nuclei(nuclei, pixels)
+    assert flat["mean_intensity"].tolist() == [2, 5]
+    two = measure_nuclei(nuclei, np.stack([pixels, 2 * pixels], -1))
+    assert (two["mean_channel_0"].tolist(), two["mean_channel_1"].tolist()) == ([2, 5], [4, 10])
