@@ -20,6 +20,7 @@ from nuxel.annotate.tasks import Task
 from nuxel.cli.main import main
 from nuxel.image.read import Reading
 from nuxel.labels.read import read_labels
+from nuxel.predict.model import Model
 from nuxel.predict.pipeline import Options
 
 Capture = pytest.CaptureFixture[str]
@@ -72,6 +73,16 @@ def test_every_option_reaches_the_run(some: Set, toy_model: Path, monkeypatch: p
     assert full.reading == Reading("DAPI", "max", 2, 0.25)
     assert all(np.array_equal(task.truth.read(None), truth) for task in others if task.truth)
     assert len([task for task in others if task.truth]) == 2
+
+
+def test_where_it_runs(some: Set, toy_model: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, _ = some
+    opened: list[Model] = []
+    monkeypatch.setattr(files, "propagate_files", lambda _, how, __: opened.append(how.network) or [])
+    assert run(toy_model, folder, "--threads", 1, "--device", "cpu") == 0
+    assert opened[0].threads == 1
+    assert run(toy_model, folder, "--threads", 0) == 2
+    assert "threads must be a whole number of at least 1" in capsys.readouterr().err
 
 
 def test_with_a_model_file(some: Set, toy_model: Path, capsys: Capture) -> None:

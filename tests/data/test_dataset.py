@@ -96,6 +96,9 @@ def test_labels_may_be_what_nuxel_wrote(tmp_path):
     assert find_annotated(Source(str(tmp_path)))[0].labels == labels
     outlines = write(tmp_path / "labels" / "a_nuclei.geojson")
     assert find_annotated(Source(str(tmp_path)))[0].labels == labels
+    drawn = write(tmp_path / "labels" / "a.geojson")
+    assert find_annotated(Source(str(tmp_path)))[0].labels == labels
+    drawn.unlink()
     labels.unlink()
     assert find_annotated(Source(str(tmp_path)))[0].labels == outlines
     plain = write(tmp_path / "labels" / "a.png")
@@ -166,6 +169,19 @@ def test_one_folder_of_masks_does_not_serve_two_images(tmp_path):
 def test_an_index_leaves_out_what_it_does_not_name(plate):
     (plate / "index.csv").write_text("id\na\nc\nelsewhere\n")
     assert stems(Source(str(plate), index="index.csv")) == ["a", "c"]
+
+
+def test_an_index_may_name_files(plate):
+    for name in ("d.jpg", "e.ome.tif"):
+        write(plate / "images" / name)
+        write(plate / "labels" / f"{name[0]}.png")
+    (plate / "index.csv").write_text("id\na.png\nd.jpg\ne.ome.tif\nb.npy\n")
+    assert [item.labels.stem for item in find_annotated(Source(str(plate), index="index.csv"))] == [
+        "a",
+        "b",
+        "d",
+        "e",
+    ]
 
 
 def test_where_keeps_the_rows_with_all_of_the_values(plate):

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
 from nuxel.data.dataset import Source, find_annotated
 from nuxel.decode.clumps import ClumpRule
+from nuxel.errors import UsageError
 from nuxel.predict.card import ModelCard
 from nuxel.tiling.grid import Box, crop
 from nuxel.training.tune import GRIDS, climb, tune_decoder
@@ -49,6 +51,19 @@ def test_finds_the_threshold_and_the_size_of_debris(folder: Path, toy_card: Mode
     assert score == 1
     assert rule.threshold < 0.47
     assert 9 < rule.min_area <= 32
+
+
+def test_images_that_nobody_annotated_choose_nothing(folder: Path, toy_card: ModelCard) -> None:
+    network = Faint(
+        dataclasses.replace(toy_card, decoder_rule=dataclasses.asdict(ClumpRule(min_marker_area=1)))
+    )
+    expected = tune_decoder(network, find_annotated(Source(str(folder), include=("a",))))
+    unknown = folder / "labels" / "b.png"
+    unknown.unlink()
+    tifffile.imwrite(unknown.with_suffix(".tif"), np.full((64, 64), -1, np.int32))
+    assert tune_decoder(network, find_annotated(Source(str(folder)))) == expected
+    with pytest.raises(UsageError, match="have no annotated pixel"):
+        tune_decoder(network, find_annotated(Source(str(folder), include=("b",))))
 
 
 def test_what_gains_nothing_stays() -> None:

@@ -94,6 +94,16 @@ def test_what_nobody_annotated_counts_on_neither_side(toy_card: ModelCard) -> No
     assert validation.scores()["IoU_nucleus"] == pytest.approx(480 / 580)
 
 
+def test_an_image_that_nobody_annotated_is_not_counted(toy_card: ModelCard) -> None:
+    labels = two_neighbours()
+    alone, both = Validation(Shown(toy_card, THREE)), Validation(Shown(toy_card, THREE))
+    for validation in (alone, both):
+        validation.add(image_of(labels), np.where(labels == 2, 3, labels * 0).astype(np.int32))
+    both.add(image_of(labels), np.full_like(labels, -1))
+    assert both.scores() == alone.scores()
+    assert alone.scores()["mAP"] < 1
+
+
 def test_touching_borders_that_are_nowhere_are_found(toy_card: ModelCard) -> None:
     validation = Validation(Shown(toy_card, THREE))
     empty = np.zeros((32, 32), np.int32)
