@@ -21,9 +21,11 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nuxel.cli.main import main
+from nuxel.cli.train import _of_averaging
 from nuxel.training import graph
 from nuxel.training import train as train_module
 from nuxel.training.recipe import read_recipe
+from nuxel.training.schedule import Schedule
 from nuxel.training.validate import Validation
 
 RECIPE = """
@@ -284,6 +286,16 @@ class TestKilled:
         assert main(["train", str(recipe), "--out", str(out), "--set", "schedule.workers=1"]) == 0
         assert_equal(checkpoint(out)["state_dict"], checkpoint(unbroken)["state_dict"])
 
+    def test_with_workers_that_draw_ahead_it_is_the_same_too(
+        self, recipe: Path, unbroken: Path, tmp_path: Path
+    ) -> None:
+        run, workers = tmp_path / "run", ("--set", "schedule.workers=1")
+        killed("checkpoint", 2, recipe, run, *workers)
+        assert checkpoint(run)["epoch"] == 1
+        assert main(["train", str(recipe), "--out", str(run), "--resume", *workers]) == 0
+        assert_equal(checkpoint(run)["state_dict"], checkpoint(unbroken)["state_dict"])
+        assert (run / "metrics.csv").read_bytes() == (unbroken / "metrics.csv").read_bytes()
+
     def test_a_finished_run_stays_as_it_is(self, recipe: Path, continued: Path) -> None:
         before = {
             p: p.read_bytes() for p in continued.rglob("*") if p.is_file() and "tensorboard" not in p.parts
@@ -536,3 +548,11 @@ def test_on_the_competition_s_own_layout(recipe: Path, tmp_path: Path) -> None:
         assert main(["train", str(recipe), "--out", str(out), *QUICK, *change]) == 0
         runs.append(checkpoint(out, "last")["state_dict"])
     assert all(torch.equal(runs[0][key], runs[1][key]) for key in runs[0])
+
+
+@pytest.mark.parametrize(("steps", "decay", "said"), [(40, 0.998, True), (40, 0.9, False), (2, 0.998, False)])
+def test_a_run_whose_averaged_weights_stayed_where_they_were_says_so(
+    steps: int, decay: float, said: bool
+) -> None:
+    note = _of_averaging(Schedule(epochs=1, steps_per_epoch=steps, average_decay=decay))
+    assert ("after 40 steps 92% of the averaged weights" in note) == said

@@ -24,7 +24,7 @@ from nuxel.image.read import read_image
 from nuxel.predict.card import FORMAT, METADATA_KEY
 from nuxel.predict.model import Model
 from nuxel.predict.pipeline import Options, segment_normalised
-from nuxel.training.export import export_module, export_run, load_run
+from nuxel.training.export import _refuse_other_file, export_module, export_run, load_run
 from nuxel.training.module import TrainingModule
 from nuxel.training.recipe import make_recipe
 from nuxel.training.train import train
@@ -254,3 +254,8 @@ def test_only_model_files_are_replaced(run: Path, tmp_path: Path) -> None:
 def test_a_run_without_a_finished_epoch_is_wrong_usage(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"expected recipe\.json and checkpoints/last\.ckpt"):
         load_run(tmp_path)
+
+
+def test_a_folder_is_no_name_for_a_model(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a folder; name the model file to write"):
+        _refuse_other_file(tmp_path)

@@ -181,7 +181,7 @@ class TestPartial:
     ) -> None:
         seen = []
 
-        def look(recipe: object, views: training.RandomViews) -> None:  # noqa: ARG001
+        def look(recipe: object, views: training.RandomViews, first_epoch: int) -> None:  # noqa: ARG001
             seen.extend(labels for _, labels in views.images)
             raise KeyboardInterrupt
 

@@ -27,9 +27,8 @@ def run(options: argparse.Namespace) -> int:
     from nuxel.training.export import export_run
 
     card = export_run(options.run_folder, options.out, tune=options.tune, half=options.half)
-    print(
-        f"{options.out}: {card.title}, {options.out.stat().st_size / 1e6:.1f} MB, reach {card.reach} pixels"
-    )
+    seen = f"reach {card.reach} pixels" if card.window is None else f"windows of {card.window} pixels"
+    print(f"{options.out}: {card.title}, {options.out.stat().st_size / 1e6:.1f} MB, {seen}")
     if options.tune:
         chosen = ", ".join(f"{name} {value}" for name, value in card.decoder_rule.items())
         print(f"decoder: {chosen}; mAP on the validation images {card.scores['val mAP']:.3f}")

@@ -136,6 +136,8 @@ def export_run(run: Path, out: Path, *, tune: bool = False, half: bool = False) 
 
 
 def _refuse_other_file(out: Path) -> None:
+    if out.is_dir():
+        raise UsageError(f"{out}: is a folder; name the model file to write")
     if not out.is_file():
         return
     try:

@@ -112,7 +112,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         If the file is missing or no TOML, or a key or value is wrong: one sentence with the nearest right key.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such recipe") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

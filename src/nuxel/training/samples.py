@@ -88,13 +88,15 @@ def patches(image: Whole, side: int, stride: int) -> list[Whole]:
 class EpochSampler(Sampler[int]):
     """The positions of one epoch on one of several devices; the loop sets the epoch.
 
+    The first epoch of a run must be given: where it is resumed, loaders begin to draw before the loop says which it is.
+
     With W devices an epoch has ``W * length`` positions, and device ``r`` takes every W-th of them from the r-th on: no
     position is used twice, and one device alone takes them all in order.
     """
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, epoch: int = 0) -> None:
         self.length = length
-        self.epoch = 0
+        self.epoch = epoch
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch

@@ -168,7 +168,7 @@ def _start_from_model(module: TrainingModule, path: Path, views: Iterable[Tensor
 def _does_not_fit(path: Path) -> NuxelError:
     return NuxelError(
         f"{path}: its weights do not fit the recipe's network; start from a model with the same [network], such as "
-        "the recipe has that it was trained by"
+        "the recipe has that it was trained by (recipes/default.toml of the model that ships)"
     )
 
 

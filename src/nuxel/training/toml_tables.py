@@ -45,7 +45,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return build_table(hint, value, where)
     if origin is tuple:
         if not isinstance(value, Sequence) or isinstance(value, str):
-            raise UsageError(f"{where} must be a list, got {value!r}")
+            hint_of_tables = (
+                ": write [[...]] with two brackets for each" if isinstance(value, Mapping) else ""
+            )
+            raise UsageError(f"{where} must be a list, got {value!r}{hint_of_tables}")
         inner = typing.get_args(hint)
         if inner[-1] is not Ellipsis and len(value) != len(inner):
             raise UsageError(f"{where} must be a list of {len(inner)}, got {value!r}")

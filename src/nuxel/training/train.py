@@ -38,6 +38,7 @@ from nuxel.training.start import start_from
 from nuxel.training.validate import Whole, WholeImages
 
 NO_IMAGES = "the recipe names no [[data.train]] folder"
+_LISTED = 5
 _BATCHES_TO_MEASURE = 8
 """Of the first views, from which normalisations take their statistics where a run starts from a model file."""
 
@@ -82,8 +83,10 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         recipe.system.prepare(module.network, (labels for _, labels in images))
     _check_stages(recipe, module)
     ready = checkpoint if resume and checkpoint.exists() else None
+    first_epoch = 0
     if ready:
         read_weights(ready)  # says so if it is damaged
+        first_epoch = torch.load(ready, map_location="cpu", weights_only=True)["epoch"] + 1
     views = _views(recipe, images, [item.group for item in training])
     if recipe.init is not None and ready is None:
         start_from(module, recipe.init, _first_batches(recipe, views))
@@ -94,9 +97,19 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     with warnings.catch_warnings():
         _quieten()
         try:
-            trainer.fit(module, _loader(recipe, views), wholes, ckpt_path=ready, weights_only=True)
+            trainer.fit(
+                module, _loader(recipe, views, first_epoch), wholes, ckpt_path=ready, weights_only=True
+            )
         except SystemExit:  # what Lightning makes of Ctrl+C
             raise KeyboardInterrupt from None
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            # ended with this process' group, or by the system for want of memory
+            raise InterruptedRunError(
+                f"{out}: the run has stopped: a process that draws views was ended; it goes on after its last finished "
+                "epoch with --resume"
+            ) from error
         except InterruptedRunError as error:
             raise InterruptedRunError(f"{out}: the run has stopped: {error}") from error
         except (NuxelError, OSError) as error:
@@ -133,9 +146,32 @@ def _check_folder(recipe: Recipe, out: Path, *, resume: bool) -> None:
     if not resume:
         raise UsageError(f"{out}: already holds a run; continue it with --resume or choose another folder")
     if record.read_text(encoding="utf-8") != _record(recipe):
+        if not (out / "checkpoints" / LAST).exists():
+            raise UsageError(
+                f"{out}: a run with another recipe ended here before its first epoch did; remove the folder or choose "
+                "another"
+            )
         raise UsageError(
-            f"{out}: the run was started with another recipe (see {record}); resume it with the same one"
+            f"{out}: the run was started with another recipe (see {record}); resume it with the same one, and the same "
+            f"--set and --init{_differing(record, recipe)}"
         )
+
+
+def _differing(record: Path, recipe: Recipe) -> str:
+    """Which keys of two recipes differ, as far as that can be told."""
+    try:
+        before, now = json.loads(record.read_text(encoding="utf-8")), json.loads(_record(recipe))
+    except ValueError:
+        return ""
+    names = []
+    for table in sorted({*before, *now}):
+        old, new = before.get(table), now.get(table)
+        if isinstance(old, dict) and isinstance(new, dict):
+            names += [f"{table}.{key}" for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+        elif old != new:
+            names.append(table)
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f": {', '.join(names[:_LISTED])}{more} differ" if names else ""
 
 
 def _write_record(recipe: Recipe, out: Path) -> None:
@@ -180,6 +216,10 @@ def _check_annotations(recipe: Recipe, labels: list[NDArray[np.int32]]) -> None:
             f"nothing is annotated in any of the {len(labels)} training images, so there is nothing to learn from; "
             "annotate some nuclei"
         )
+    if not any((image > 0).any() for image in labels):
+        raise NuxelError(
+            f"none of the {len(labels)} training images has a nucleus, so there is nothing to learn; annotate some"
+        )
     if recipe.system.needs_background and not any((image == 0).any() for image in labels):
         warnings.warn(
             f"no pixel of the training images is known to be background, so that {recipe.system.name} will take too "
@@ -212,12 +252,12 @@ def _views(recipe: Recipe, images: list[Whole], groups: list[str]) -> RandomView
     )
 
 
-def _loader(recipe: Recipe, views: RandomViews) -> DataLoader[Sample]:
+def _loader(recipe: Recipe, views: RandomViews, first_epoch: int) -> DataLoader[Sample]:
     schedule = recipe.schedule
     return DataLoader(
         views,
         batch_size=schedule.batch,
-        sampler=EpochSampler(schedule.steps_per_epoch * schedule.batch),
+        sampler=EpochSampler(schedule.steps_per_epoch * schedule.batch, first_epoch),
         num_workers=schedule.workers,
         worker_init_fn=_one_thread,
         persistent_workers=schedule.workers > 0,
