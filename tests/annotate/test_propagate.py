@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -19,11 +20,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from nuxel.annotate import files
 from nuxel.annotate.files import Propagation, Task, propagate_files
 from nuxel.annotate.propagate import Propagated, draw_propagated, propagate
 from nuxel.decode.detections import LEAST_LEFT
 from nuxel.errors import NuxelError, UsageError
 from nuxel.image.find import FoundImage
+from nuxel.image.read import Reading
 from nuxel.instances import Instances
 from nuxel.labels.read import read_labels
 from nuxel.labels.relabel import relabel
@@ -307,6 +310,65 @@ class TestFiles:
         assert np.unique(labels).tolist() == [0, 7, 8, 9, 10]
         assert np.array_equal(labels == 7, truth == 2)
         assert result.coverage == pytest.approx((labels > 0).mean())  # what --complete filled is not counted
+
+    def test_images_are_read_and_looked_at_as_was_said(
+        self,
+        discs: Callable[..., Any],
+        draw_discs: Callable[..., NDArray[np.uint8]],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        read, looked = [], []
+        keep_read, keep_look = files.read_image, files.segment_normalised
+        monkeypatch.setattr(files, "read_image", lambda *a, **how: read.append(how) or keep_read(*a, **how))
+        monkeypatch.setattr(files, "segment_normalised", lambda *a: looked.append(a[2:]) or keep_look(*a))
+        options = Options(scale=1, threshold=0.4)
+        ((row,), _) = discs(
+            four_discs(draw_discs) * 0 - 1, options=options, reading=Reading(pixel_size_um=0.01)
+        )
+        assert read == [{"channel": None, "z": None, "t": None, "pixel_size_um": 0.01}]
+        assert looked == [(options, 0.01)]
+        assert "give the pixel size" in row.reason or row.reason == "nothing was annotated"
+
+    def test_what_the_network_doubts_is_in_the_summary(
+        self, discs: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        keep = files.segment_normalised
+        monkeypatch.setattr(
+            files, "segment_normalised", lambda *a: dataclasses.replace(keep(*a), warning="doubtful")
+        )
+        ((row,), out) = discs(None)
+        assert row.reason == "doubtful; nothing was annotated"
+        assert "doubtful; nothing was annotated" in (out.parent / "summary.csv").read_text()
+
+    def test_a_run_that_is_interrupted_keeps_the_rows_of_what_is_done(
+        self, discs: Callable[..., Any], save_discs: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        done, attempt = [], files._attempt
+
+        def interrupt(*given: Any) -> Any:
+            if done:
+                raise KeyboardInterrupt
+            done.append(attempt(*given))
+            return done[0]
+
+        monkeypatch.setattr(files, "_attempt", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            discs(None, None)
+        out = save_discs("in/a.png", 4).parent.parent / "out"
+        assert (out / "summary.csv").read_text().count("done") == 1
+
+    def test_an_image_that_failed_has_one_row_when_it_is_done(
+        self, save_discs: Callable[..., Path], toy_model: Path
+    ) -> None:
+        good = save_discs("in/a.png", 4)
+        content, out = good.read_bytes(), good.parent.parent / "out"
+        given = Propagation(Model(toy_model, threads=1), out)
+        for written, status in ((content[:40], "failed"), (content, "done")):
+            good.write_bytes(written)
+            (row,) = propagate_files([Task(FoundImage(good, PurePath("a")), None, None)], given)
+            assert row.status == status
+        with (out / "summary.csv").open() as file:
+            assert [line["status"] for line in csv.DictReader(file)] == ["done"]
 
     def test_outlines_that_leave_a_part_out_are_reported(
         self, discs: Callable[..., Any], draw_discs: Callable[..., NDArray[np.uint8]]

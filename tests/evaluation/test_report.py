@@ -260,3 +260,21 @@ class TestBrowser:
         assert names.split(",") == [f"i{n}" for n in range(12)]
         assert reverse.split(",") == [f"i{n}" for n in reversed(range(12))]
         assert (hidden, display) == ("hide-truth", "none")
+
+
+def test_names_are_shown_as_they_are_and_never_as_code(tmp_path: Path, save: Save, squares: Draw) -> None:
+    odd = "<b>&x"
+    for side in ("p", "t"):
+        for name in ("one", "two"):
+            save(f"{odd}/{side}/{name}.png", squares(1))
+    (tmp_path / "i.csv").write_text("id,<i>day\none,1\ntwo,2\n")
+    result = evaluate(
+        tmp_path / odd / "p", tmp_path / odd / "t", index=tmp_path / "i.csv", group=("<i>day",), iou=0.7
+    )
+    write_report(tmp_path / "r.html", result)
+    html = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<i>day" not in html
+    assert "By &lt;i&gt;day" in html
+    assert odd not in html
+    assert "&lt;b&gt;&amp;x" in html
+    assert "0.7" in html[html.index("All images") :]

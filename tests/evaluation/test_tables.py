@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -103,6 +104,20 @@ def test_json_of_a_comparison(evaluation: Evaluation, squares: Draw) -> None:
     nothing = evaluate(squares(), squares(), hausdorff=True)
     text = json.dumps(as_json(nothing, compare(nothing, nothing)), allow_nan=False)
     assert json.loads(text)["differences"]["hausdorff"]["mean"] is None
+
+
+def test_json_says_what_was_asked(evaluation: Evaluation, tmp_path: Path) -> None:
+    some = evaluate(
+        tmp_path / "out", tmp_path / "truth", index=tmp_path / "index.csv", where={"stain": "red"}, iou=0.6
+    )
+    found = as_json(some, compare(some, dataclasses.replace(some, images=list(some.images))))
+    assert (found["where"], found["threshold"]) == ({"stain": "red"}, 0.6)
+    assert [row["image"] for row in found["second"]["images"]] == ["a", "b", "d"]
+    whole = as_json(evaluation)["totals"]
+    assert (whole["mean_curve"][0], whole["pooled_curve"][0]) == (0.625, 0.5)
+    odd = dataclasses.replace(evaluation.images[0], image="näme")
+    write_json(tmp_path / "e.json", dataclasses.replace(evaluation, images=[odd]))
+    assert "näme" in (tmp_path / "e.json").read_text(encoding="utf-8")
 
 
 def test_csv(evaluation: Evaluation, tmp_path: Path) -> None:

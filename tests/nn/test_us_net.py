@@ -279,3 +279,43 @@ def test_a_true_box_that_overlaps_no_default_box_has_none() -> None:
     assert match(boxes, torch.tensor([far]), 0.5).tolist() == [-1, -1, -1]
     assert match(boxes, torch.tensor([far, near]), 0.5).tolist() == [-1, 1, -1]
     assert match(boxes, torch.zeros(0, 4), 0.5).tolist() == [-1, -1, -1]
+
+
+def test_the_refinement_is_what_its_docstring_says() -> None:
+    """Layer by layer, with functions of torch."""
+    torch.manual_seed(0)
+    network = RefinementUNet(5, 3).eval()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    patches = torch.randn(2, 5, 48, 48)
+
+    def wide(layer: nn.Module, x: Tensor) -> Tensor:
+        conv, norm = layer[0], layer[1]  # type: ignore[index]
+        answer = functional.conv2d(x, conv.weight, padding=2)
+        answer = (answer - norm.running_mean.view(1, -1, 1, 1)) / (
+            norm.running_var.view(1, -1, 1, 1) + norm.eps
+        ).sqrt()
+        return (answer * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)).clamp(min=0)
+
+    def doubled(x: Tensor) -> Tensor:
+        return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    with torch.no_grad():
+        fine = wide(network.first, patches)
+        middle = wide(network.second, functional.max_pool2d(fine, 2))
+        coarse = wide(network.third, functional.max_pool2d(middle, 2))
+        joined = wide(network.fourth, torch.cat([doubled(coarse), middle], 1))
+        expected = functional.conv2d(
+            torch.cat([doubled(joined), fine], 1), network.head.weight, network.head.bias
+        )
+        torch.testing.assert_close(network(patches), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_bottleneck_sees_the_greatest_values() -> None:
+    branch = SegmentationBranch((2,) * 6, 2, "plain")
+    branch.bottleneck = nn.Identity()
+    seen = []
+    branch.layers[0].register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    maps = [torch.rand(1, 2, -(-64 // 2**level), -(-64 // 2**level)) for level in range(6)]
+    branch(maps)
+    torch.testing.assert_close(seen[0], maps[-1].amax((2, 3), keepdim=True))

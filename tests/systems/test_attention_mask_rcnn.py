@@ -19,6 +19,7 @@ from nuxel.image.resample import ScaledImage
 from nuxel.predict.detect import find
 from nuxel.predict.model import Model
 from nuxel.predict.pipeline import Options, segment_normalised
+from nuxel.systems import attention_mask_rcnn
 from nuxel.systems.attention_mask_rcnn import instances_of
 from nuxel.systems.unknown import unknown_table
 from nuxel.training.export import export_module
@@ -353,3 +354,96 @@ class TestWindows:
         assert sides.mean() == pytest.approx(7, abs=0.5)
         nuclei = segment_normalised(image, bright, Options(scale=2.0)).nuclei
         assert len(nuclei) == count
+
+
+class TestEveryNumber:
+    """Of the recipe reaches the part of torchvision that it is for: each has a value that no other has."""
+
+    @pytest.fixture
+    def unlike(self) -> TrainingModule:
+        return TrainingModule(
+            make_recipe(
+                {
+                    "system": "attention_mask_rcnn",
+                    "network": {**SMALL, "ratios": [0.5, 2.0]},
+                    "sampling": {
+                        "rpn_positive_iou": 0.66,
+                        "rpn_negative_iou": 0.22,
+                        "rpn_samples": 31,
+                        "rpn_positive_share": 0.41,
+                        "rois": 37,
+                        "roi_positive_share": 0.27,
+                        "roi_iou": 0.55,
+                    },
+                    "detection": {
+                        "rpn_nms": 0.77,
+                        "proposals": 53,
+                        "box_nms": 0.44,
+                        "box_min_score": 0.11,
+                        "most": 19,
+                    },
+                }
+            )
+        )
+
+    def test_of_proposals(self, unlike: TrainingModule) -> None:
+        rpn: Any = unlike.network.rpn
+        assert rpn.anchor_generator.sizes == ((8,), (16,), (32,))
+        assert rpn.anchor_generator.aspect_ratios == ((0.5, 2.0),) * 3
+        assert (rpn.proposal_matcher.high_threshold, rpn.proposal_matcher.low_threshold) == (0.66, 0.22)
+        assert (rpn.fg_bg_sampler.batch_size_per_image, rpn.fg_bg_sampler.positive_fraction) == (31, 0.41)
+        assert rpn.nms_thresh == 0.77
+        for training in (True, False):
+            rpn.train(training)
+            assert (rpn.pre_nms_top_n(), rpn.post_nms_top_n()) == (53, 53)
+
+    def test_of_heads(self, unlike: TrainingModule) -> None:
+        heads: Any = unlike.network.heads
+        assert (heads.proposal_matcher.high_threshold, heads.proposal_matcher.low_threshold) == (0.55, 0.55)
+        assert (heads.fg_bg_sampler.batch_size_per_image, heads.fg_bg_sampler.positive_fraction) == (37, 0.27)
+        assert (heads.score_thresh, heads.nms_thresh, heads.detections_per_img) == (0.11, 0.44, 19)
+        for pool, side in ((heads.box_roi_pool, 7), (heads.mask_roi_pool, 14)):
+            assert (pool.output_size, pool.sampling_ratio) == ((side, side), 2)
+
+    def test_of_what_teaches(self, unlike: TrainingModule, monkeypatch: pytest.MonkeyPatch) -> None:
+        given = []
+        kept = attention_mask_rcnn.certain_proposals
+
+        def record(boxes: torch.Tensor, one: dict[str, torch.Tensor], *ious: float) -> torch.Tensor:
+            given.append(ious)
+            return kept(boxes, one, *ious)
+
+        monkeypatch.setattr(attention_mask_rcnn, "certain_proposals", record)
+        losses(unlike, two_nuclei())
+        assert set(given) == {(0.55, 0.22)}
+
+    def test_attention_is_the_mean_over_channels(
+        self, unlike: TrainingModule, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        network: Any = unlike.network.eval()
+        look = network._look
+        alpha = torch.arange(12.0).view(1, 3, 2, 2)
+        monkeypatch.setattr(network, "_look", lambda image: (look(image)[0], [alpha]))
+        with torch.no_grad():
+            (found,) = network.detect(torch.rand(1, 3, 64, 64))[3]
+        assert torch.equal(found, alpha.mean(1))
+
+    @pytest.mark.parametrize(
+        ("table", "values", "words"),
+        [
+            ("network", {"anchors": [8, -16, 32]}, "anchors"),
+            ("network", {"ratios": []}, "ratios must hold positive numbers"),
+            ("network", {"anchors": [1, 16, 32]}, "anchors must be more than 1 pixel"),
+            ("network", {"box_head": 0}, "box_head must be at least 1"),
+            ("network", {"mask_head": [8, 0]}, "mask_head must hold positive widths"),
+            ("detection", {"proposals": 0}, "proposals must be at least 1"),
+        ],
+    )
+    def test_that_cannot_be_is_refused(self, table: str, values: dict[str, Any], words: str) -> None:
+        raw = {"system": "attention_mask_rcnn", "network": SMALL}
+        with pytest.raises(UsageError, match=words):
+            make_recipe({**raw, table: {**raw.get(table, {}), **values}})
+
+    @pytest.mark.parametrize("values", [{"roi_iou": 1.0}, {"rpn_negative_iou": 0.7}])
+    def test_at_the_end_of_its_range_is_taken(self, values: dict[str, float]) -> None:
+        make_recipe({"system": "attention_mask_rcnn", "network": SMALL, "sampling": values})

@@ -445,3 +445,39 @@ def test_the_recipe_s_baseline() -> None:
     assert read_recipe(path).system.network.module
     baseline = read_recipe(path, ["network.module=false", "sampling.unknown=background"])
     assert not baseline.system.network.module
+
+
+class TestEveryNumber:
+    """Of the recipe reaches the part that it is for."""
+
+    @pytest.fixture
+    def unlike(self) -> TrainingModule:
+        return TrainingModule(
+            make_recipe(
+                {
+                    "system": "partial_mask_rcnn",
+                    "network": SMALL,
+                    "sampling": {"centre_samples": 29, "centre_positive_share": 0.23, "proposed_score": 0.83},
+                    "detection": {
+                        "centre_min_score": 0.93,
+                        "rpn_nms": 0.66,
+                        "proposals": 51,
+                        "box_nms": 0.34,
+                        "most": 17,
+                    },
+                }
+            )
+        )
+
+    def test_of_the_module(self, unlike: TrainingModule, monkeypatch: pytest.MonkeyPatch) -> None:
+        centre: Any = unlike.network.centre
+        sampled, proposed = [], []
+        losses_of, boxes_of = centre.losses, centre.boxes
+        monkeypatch.setattr(centre, "losses", lambda *a: sampled.append(a[4:]) or losses_of(*a))
+        monkeypatch.setattr(centre, "boxes", lambda *a: proposed.append(a[2:]) or boxes_of(*a))
+        losses(unlike, two_nuclei())
+        assert sampled == [(29, 0.23)]
+        assert proposed == [(0.83, 0.66, 51)]
+        with torch.no_grad():
+            unlike.network.eval().detect(torch.rand(1, 3, 64, 64))
+        assert proposed[1:] == [(0.93, 0.66, 51)]

@@ -27,6 +27,7 @@ from nuxel.labels.relabel import relabel
 from nuxel.nn.ssd import best_boxes, encode, match
 from nuxel.predict.model import Model
 from nuxel.predict.pipeline import Options, look_at, segment_normalised
+from nuxel.systems import us_net
 from nuxel.systems.us_net import USNet, USNetNetwork, USNetRule, cut, jittered, nuclei_of
 from nuxel.training.export import export_module
 from nuxel.training.module import Several, TrainingModule
@@ -269,6 +270,9 @@ class TestPatches:
         shifts = ((found[:, :2] + found[:, 2:]) / 2 - torch.tensor([25.0, 55])) / torch.tensor([30.0, 70])
         assert shifts.abs().max() <= 0.1
         assert shifts.mean(0).abs().max() < 0.01
+        assert shifts.std(0).min() > 0.05  # even over the tenth
+        stretches = torch.log((found[:, 2:] - found[:, :2]) / torch.tensor([30.0, 70]))
+        assert 0.19 < stretches.abs().max() <= 0.2001
         assert jittered(boxes[:0]).shape == (0, 4)
 
     @needs_data
@@ -771,3 +775,51 @@ class TestExported:
         export_module(trained, tmp_path / "m.onnx")
         found = Model(tmp_path / "m.onnx", threads=1).detect(np.zeros((70, 70, 3), np.uint8))
         assert found.masks.shape == (0, 48, 48)
+
+
+class TestEveryNumber:
+    """Of the recipe reaches what it is for, and what is drawn around a nucleus is what the refinement sees."""
+
+    def test_of_detection(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        unlike = module(detection={"candidates": 77, "box_min_score": 0.12, "box_nms": 0.37, "most": 13})
+        given = {}
+
+        def record(*_: torch.Tensor, **numbers: float) -> tuple[torch.Tensor, torch.Tensor]:
+            given.update(numbers)
+            return torch.zeros(0, 4), torch.zeros(0)
+
+        monkeypatch.setattr(us_net, "best_boxes", record)
+        with torch.no_grad():
+            unlike.network.eval().detect(torch.rand(1, 3, 70, 70))
+        assert given == {"candidates": 77, "min_score": 0.12, "greatest_iou": 0.37, "most": 13}
+
+    def test_patches_are_sampled_between_pixels(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        given = {}
+        monkeypatch.setattr(us_net, "roi_align", lambda *_, **how: given.update(how))
+        cut(torch.rand(1, 1, 9, 9), [torch.zeros(1, 4)])
+        assert given == {"sampling_ratio": 2, "aligned": True}
+
+    def test_refinement_learns_from_at_most_32_nuclei_in_jittered_and_grown_boxes(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        network = module().network
+        labels = torch.zeros(120, 120)
+        for number in range(49):
+            row, column = divmod(number, 7)
+            labels[16 * row + 2 : 16 * row + 12, 16 * column + 2 : 16 * column + 12] = number + 1
+        seen = []
+        kept = us_net.cut
+
+        def record(maps: torch.Tensor, boxes: list[torch.Tensor]) -> torch.Tensor:
+            seen.append(boxes)
+            return kept(maps, boxes)
+
+        monkeypatch.setattr(us_net, "cut", record)
+        network._refinement_loss(
+            network.refinement, torch.rand(1, 4, 120, 120), [nuclei_of(labels)], torch.ones(1, 1, 120, 120)
+        )
+        (boxes,) = seen[-1]
+        assert len(boxes) == 32
+        sides = boxes[:, 2:] - boxes[:, :2]
+        assert sides.std() > 0.1
+        assert sides.mean() == pytest.approx(10 * network.mask_scale, rel=0.1)
