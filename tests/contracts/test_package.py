@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from importlib.metadata import PackageNotFoundError, requires
 
+import nuxel
+
 HEAVY = (
     "torch",
     "torchvision",
@@ -38,3 +40,8 @@ def test_predicting_needs_nothing_heavy() -> None:
     names = needed("nuxel", set())
     assert {"numpy", "scipy", "onnxruntime", "tifffile"} <= names
     assert not [name for name in names if name.startswith(HEAVY)]
+
+
+def test_what_is_offered_is_found_by_completion() -> None:
+    assert set(nuxel.__all__) <= set(dir(nuxel))
+    assert all(getattr(nuxel, name) is not None for name in nuxel.__all__)
