@@ -92,3 +92,7 @@ def test_not_one_score_a_nucleus(count, shape):
 def test_it_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Instances(np.zeros((1, 1), np.int32)).scores = np.ones(0, np.float32)
+
+
+def test_a_mean_of_probabilities_may_be_rounded_beyond_one():
+    assert Instances(np.ones((1, 1), np.int32), np.array([1.0000001], np.float32)).scores.tolist() == [1]

@@ -11,6 +11,9 @@ from scipy import ndimage
 
 from nuxel.errors import UsageError
 
+_ROUNDING = 1e-5
+"""Of a mean of probabilities."""
+
 
 @dataclass(frozen=True, eq=False)
 class Instances:
@@ -54,10 +57,10 @@ class Instances:
             scores = np.ones(count, np.float32)
         if scores.shape != (count,):
             raise UsageError(f"{count} nuclei need {count} scores, got an array of shape {scores.shape}")
-        if not ((scores >= 0) & (scores <= 1)).all():
+        if not ((scores >= 0) & (scores <= 1 + _ROUNDING)).all():
             raise UsageError(f"scores must lie between 0 and 1, got {scores.min():g} to {scores.max():g}")
         object.__setattr__(self, "labels", labels.astype(np.int32, copy=False))
-        object.__setattr__(self, "scores", scores)
+        object.__setattr__(self, "scores", scores if (scores <= 1).all() else scores.clip(max=1))
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -47,6 +47,23 @@ def test_as_spreadsheets_save_it(predict: Callable[..., LabelFile], head: bytes,
     assert nucleus_scores(source) == {1: 0.5, 7: 0.25}
 
 
+@pytest.mark.parametrize("between", [",", ";", "\t"])
+def test_rows_that_end_in_an_empty_column(predict: Callable[..., LabelFile], between: str) -> None:
+    source = predict("a", {1: 0.5, 7: 0.25})
+    table = source.path.with_name("a_nuclei.csv")
+    decimal = "0.5" if between == "," else "0,5"
+    table.write_text(f"label{between}score\n1{between}{decimal}{between}\n7{between}0{between}{between}\n")
+    assert nucleus_scores(source) == {1: 0.5, 7: 0.0}
+
+
+@pytest.mark.parametrize("header", ["label,area", "id,score", "id,area"])
+def test_a_table_without_the_columns_has_no_scores(predict: Callable[..., LabelFile], header: str) -> None:
+    source = predict("a", {1: 0.5})
+    for rows in ("", "1,0.5\n"):
+        source.path.with_name("a_nuclei.csv").write_text(f"{header}\n{rows}")
+        assert nucleus_scores(source) is None
+
+
 def test_what_somebody_annotated_has_no_score(predict: Callable[..., LabelFile], squares: Draw) -> None:
     source = predict("a", {1: 0.5, 7: 0.25})
     table = source.path.with_name("a_nuclei.csv")

@@ -1,5 +1,6 @@
 import errno
 import os
+import re
 import subprocess
 import sys
 
@@ -181,6 +182,52 @@ class TestTogether:
             attempt()
         assert [path.read_text() for path in paths] == ["old"] * 3
         assert names(tmp_path) == ["a", "b", "sum"]
+
+    def test_nothing_is_lost_even_if_a_file_cannot_go_back(self, tmp_path, monkeypatch):
+        paths, replace = three(tmp_path, "old"), os.replace
+
+        def refuse(source, target):
+            if target == paths[1]:
+                raise PermissionError(errno.EACCES, "Permission denied", str(target))
+            replace(source, target)
+
+        def attempt():
+            with replacing_together(paths) as parts:
+                for part in parts:
+                    part.write_text("new")
+
+        monkeypatch.setattr(atomic.os, "replace", refuse)
+        with pytest.raises(NuxelError, match="a: cannot be written"):
+            attempt()
+        assert paths[0].read_text() == paths[2].read_text() == "old"
+        (aside,) = set(tmp_path.iterdir()) - set(paths)
+        assert aside.read_text() == "old"
+
+    def test_where_nothing_was_nothing_stays(self, tmp_path, monkeypatch):
+        paths, replace = [tmp_path / "sum", tmp_path / "a"], os.replace
+
+        def refuse(source, target):
+            if target == paths[0]:
+                raise OSError(errno.ENOSPC, "No space left on device", str(target))
+            replace(source, target)
+
+        def attempt():
+            with replacing_together(paths) as parts:
+                for part in parts:
+                    part.write_text("new")
+
+        monkeypatch.setattr(atomic.os, "replace", refuse)
+        with pytest.raises(NuxelError, match="sum: cannot be written"):
+            attempt()
+        assert names(tmp_path) == []
+
+    def test_an_error_of_a_part_names_its_file(self, tmp_path):
+        def attempt():
+            with replacing_together([tmp_path / "sum", tmp_path / "a"]) as (_, part), replacing(part):
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        with pytest.raises(NuxelError, match=rf"^{re.escape(str(tmp_path / 'a'))}: cannot be written"):
+            attempt()
 
     def test_a_folder_in_the_way_stays(self, tmp_path):
         paths = three(tmp_path, "old")

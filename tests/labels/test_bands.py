@@ -85,10 +85,11 @@ def test_aligned_bands_have_every_border_of_both(first: set[int], second: set[in
 )
 def test_a_mask_is_refused_at_its_end(tmp_path: Path, marked: int, dtype: type) -> None:
     labels = np.zeros((40, 40), dtype)
-    labels[20:30, 2:8], labels[20:30, 12:18], labels[22:30, 22:28] = marked, marked, marked
+    for left in range(1, 36, 7):
+        labels[20:30, left : left + 4] = marked
     path = tmp_path / "mask.tif"
     tifffile.imwrite(path, labels, rowsperstrip=8, compression="zlib")
-    with pytest.raises(NuxelError, match=f"mask.tif: holds only 0 and {marked}, in 3 regions or more"):
+    with pytest.raises(NuxelError, match=f"mask.tif: holds only 0 and {marked}, in several regions"):
         list(read_bands(path))
     labels[35:, :5] = 2  # another nucleus, so it was no mask
     tifffile.imwrite(path, labels, rowsperstrip=8, compression="zlib")

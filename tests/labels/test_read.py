@@ -67,12 +67,12 @@ def test_a_plane_that_is_a_line_stays_a_plane(tmp_path, shape):
         (np.array([[0.5, 1.0]]), "holds float64 values; labels must be integers"),
         (np.array([[0.0, 1.0]], np.float32), "holds float32 values; labels must be integers"),
         (np.array([[False, True]]), "yes/no mask"),
-        (np.array([[255, 0, 255]], np.uint8), "holds only 0 and 255, in 2 regions or more: a yes/no mask"),
-        (np.array([[255, 0, 255]], np.int32), "holds only 0 and 255"),
-        (np.array([[65535, 0, 65535]], np.uint16), "holds only 0 and 65535"),
-        (np.array([[127, 0, 127]], np.int8), "holds only 0 and 127"),
-        (np.array([[1, 0, 1, 0, 1]], np.uint8), "holds only 0 and 1, in 3 regions"),
-        (np.array([[1, 0, 1, 0, 1]], np.int64), "yes/no mask"),
+        (np.array([[255, 0, 255]], np.uint8), "holds only 0 and 255, in several regions: a yes/no mask"),
+        (np.array([[255, 0] * 5], np.int32), "holds only 0 and 255"),
+        (np.array([[65535, 0] * 5], np.uint16), "holds only 0 and 65535"),
+        (np.array([[127, 0] * 5], np.int8), "holds only 0 and 127"),
+        (np.array([[1, 0] * 5], np.uint8), "holds only 0 and 1, in several regions"),
+        (np.array([[1, 0] * 5], np.int64), "yes/no mask"),
         (np.zeros((4, 5, 3), np.uint8), "colour picture"),
         (np.zeros((4, 5, 4), np.uint8), "colour picture"),
         (np.zeros((7, 5, 6), np.uint16), "has shape"),
@@ -98,7 +98,9 @@ def test_what_is_no_label_image_is_refused_by_name(tmp_path, array, reason):
         np.array([[255, 0, 255, -1]], np.int32),
         np.array([[255, 0, 255, 1]], np.uint8),
         np.array([[7, 0, 7, 0, 7]], np.uint8),
-        np.array([[1, 0, 1]], np.uint8),  # one nucleus, cut by the edge
+        np.array([[1, 0] * 4], np.uint8),  # one nucleus, cut by the edge
+        np.array([[255, 0, 255]], np.int32),
+        np.array([[65535, 0] * 4], np.uint16),
     ],
 )
 def test_one_region_or_another_number_is_no_mask(tmp_path, array):

@@ -129,7 +129,7 @@ def _read_table(path: Path) -> dict[int, float | None]:
     try:
         return {
             int(row["label"]): float(row["score"]) if row.get("score") else None
-            for row in read_nuclei_table(path)
+            for row in read_nuclei_table(path)[1]
             if row.get("source", "").strip().lower() == PROPOSED
         }
     except (OSError, ValueError, csv.Error) as error:

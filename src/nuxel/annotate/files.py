@@ -138,7 +138,7 @@ def propagate_files(
         raise UsageError(
             f"{how.out / SUMMARY}: exists already, and is not as nuxel propagate wrote it; choose another folder"
         )
-    for folder in {how.out, *(path.parent for task in tasks for path in _products(task, how.out))}:
+    for folder in (how.out, *{path.parent for task in tasks for path in _products(task, how.out)}):
         make_output_folder(folder)
     rows: list[PropagatedRow] = []
     try:

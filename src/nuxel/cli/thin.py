@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
         how, results = f"--keep {options.keep}", thin(labels, options.keep, options.seed)
     else:
         how, results = f"--crop {options.crop}", crop(labels, options.crop, options.seed)
-    for folder in {path.parent for path in outputs}:
+    for folder in (options.out, *{path.parent for path in outputs}):
         make_output_folder(folder)
     for result, path in zip(results, outputs, strict=True):
         write_labels(path, result, description=f"nuxel {__version__} thin {how} --seed {options.seed}")

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
 
 from nuxel.cli.shared import path_given, require_training, warnings_told
 from nuxel.errors import InterruptedRunError, NuxelError, UsageError
-
-if TYPE_CHECKING:
-    from nuxel.training.schedule import Schedule
-
-_TRIAL = 10
-"""Of fewer steps nobody expects a model."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,24 +52,10 @@ def run(options: argparse.Namespace) -> int:
         raise
     except NuxelError as error:  # it has not started: there is no input to go on with
         raise UsageError(str(error)) from None
-    if note := _of_averaging(recipe.schedule):
-        _tell(note)
     print(
         f"trained: {checkpoint}; make a model file of it with: nuxel export-model {options.out} --out MODEL.onnx"
     )
     return 0
-
-
-def _of_averaging(schedule: Schedule) -> str:
-    """What is to be said of a run whose averaged weights, which are exported, have hardly left the first ones."""
-    steps = schedule.total_epochs * schedule.steps_per_epoch
-    left = schedule.average_decay**steps
-    if steps < _TRIAL or left < 0.5:
-        return ""
-    return (
-        f"after {steps} steps {left:.0%} of the averaged weights, which are exported, are still those that the run "
-        "began with; lower average_decay under [schedule], or train longer"
-    )
 
 
 def _tell(text: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from nuxel.data.image_names import composed
 from nuxel.errors import NuxelError
-from nuxel.image.formats import stem
+from nuxel.image.formats import is_image_name, stem
 from nuxel.labels.run_length import bare_name
 
 
@@ -46,4 +46,4 @@ def read_index_rows(path: Path, ids: Sequence[str]) -> tuple[tuple[str, ...], di
 
 def _image_of(cell: str) -> str:
     path = PurePosixPath(cell)
-    return bare_name(path.with_name(stem(path)).as_posix() if path.name else cell)
+    return path.with_name(stem(path)).as_posix() if is_image_name(path) else bare_name(cell)

@@ -8,8 +8,8 @@ from pathlib import Path
 _DELIMITERS = ",;\t"
 
 
-def read_nuclei_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a table by column; none if it has no column ``label``.
+def read_nuclei_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns of a table, and its rows by column; no rows if it has no column ``label``.
 
     Spreadsheets save it with a byte order mark, and where the decimal sign is a comma with semicolons or tabs: numbers
     have a point here in any case.
@@ -23,8 +23,11 @@ def read_nuclei_table(path: Path) -> list[dict[str, str]]:
         header = file.readline()
         file.seek(0)
         delimiter = max(_DELIMITERS, key=header.count)
-        reader = csv.DictReader(file, delimiter=delimiter, restval="")
-        rows = list(reader) if "label" in (reader.fieldnames or ()) else []
-    if delimiter != ",":
-        rows = [{column: value.replace(",", ".") for column, value in row.items()} for row in rows]
-    return rows
+        reader = csv.DictReader(file, delimiter=delimiter, restkey="", restval="")
+        columns = list(reader.fieldnames or ())
+        rows = list(reader) if "label" in columns else []
+    for row in rows:
+        row.pop("", None)  # what stands beyond the last column
+        if delimiter != ",":
+            row.update({column: value.replace(",", ".") for column, value in row.items()})
+    return columns, rows

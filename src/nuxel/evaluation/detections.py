@@ -37,8 +37,8 @@ def nucleus_scores(source: LabelSource) -> dict[int, float] | None:
     if not table.is_file():
         return None
     try:
-        rows = read_nuclei_table(table)
-        if any("score" not in row for row in rows):
+        columns, rows = read_nuclei_table(table)
+        if not {"label", "score"} <= set(columns):
             return None
         return {int(row["label"]): float(row["score"]) for row in rows if row["score"]}
     except (OSError, ValueError, csv.Error) as error:

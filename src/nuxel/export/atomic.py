@@ -70,8 +70,9 @@ def replacing_together(paths: Sequence[Path]) -> Iterator[list[Path]]:
     """
     fresh = [path.with_name(f".nuxel-{secrets.token_hex(6)}.part") for path in paths]
     former = [path.with_name(f".nuxel-{secrets.token_hex(6)}.part") for path in paths]
-    path = paths[0]
+    path, kept = paths[0], set(former)
     moved: list[tuple[Path, Path]] = []
+    filled: list[Path] = []
     try:
         yield fresh
         try:
@@ -83,14 +84,25 @@ def replacing_together(paths: Sequence[Path]) -> Iterator[list[Path]]:
                     moved.append((path, old))
             for path, new in reversed(list(zip(paths, fresh, strict=True))):
                 os.replace(new, path)
+                filled.append(path)
+            kept.clear()
         except BaseException:
+            for place in filled:
+                with contextlib.suppress(OSError):
+                    place.unlink()
             for place, old in reversed(moved):
-                os.replace(old, place)
+                with contextlib.suppress(OSError):  # what cannot go back stays under its temporary name
+                    os.replace(old, place)
             raise
     except OSError as error:
         raise NuxelError(_refused(path, error)) from error
+    except NuxelError as error:
+        text = str(error)
+        for place, new in zip(paths, fresh, strict=True):
+            text = text.replace(str(new), str(place))
+        raise type(error)(text) from error
     finally:
-        for part in (*fresh, *former):
+        for part in {*fresh, *former} - kept:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
 

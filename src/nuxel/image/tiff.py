@@ -26,6 +26,8 @@ _ALPHA = (1, 2)
 _MASK = 4
 """The bit of a page's kind that says: of which pixels of another page are to be seen."""
 _LISTED = 8
+_VIEW_NAMES = ("label", "macro", "thumbnail", "overview", "preview")
+"""What Bio-Formats calls the other pictures of a slide."""
 _VIEW = 0.3
 """The next level of a pyramid, or a thumbnail, has at most this share of an image's pixels; rounding included."""
 
@@ -161,10 +163,10 @@ def _area(series: tifffile.TiffPageSeries) -> int:
 def _is_view(series: tifffile.TiffPageSeries, best: tifffile.TiffPageSeries) -> bool:
     """Whether a series says that it is a reduced view of another image, or is so small that it must be.
 
-    In OME-TIFF views are below their image, and whatever stands beside it is another one.
+    In OME-TIFF views are below their image; what stands beside it is another one, unless it is called a view.
     """
-    small = series.kind != "ome" and _area(series) <= _VIEW * _area(best)
-    return bool(series.keyframe.is_reduced) or small
+    called = series.kind != "ome" or any(word in series.name.lower() for word in _VIEW_NAMES)
+    return bool(series.keyframe.is_reduced) or (called and _area(series) <= _VIEW * _area(best))
 
 
 def _samples(series: tifffile.TiffPageSeries) -> Samples:
@@ -217,7 +219,9 @@ def _decoded(
     _refuse_missing_bytes(page, series.keyframe)
     refuse_bad_segments(page, series.keyframe)
     block: NDArray[Any] = page.asarray().reshape(shape[split:])
-    return block[tuple(where[split:])], page.aspage()
+    # of the pages of one image only palettes differ; to read the tags of each takes time, and some have none
+    own = page.aspage() if series.keyframe.photometric == _PALETTE else series.keyframe
+    return block[tuple(where[split:])], own
 
 
 def _mapped(series: tifffile.TiffPageSeries, shape: Sequence[int]) -> NDArray[Any]:

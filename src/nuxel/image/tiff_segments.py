@@ -11,7 +11,7 @@ from nuxel.errors import NuxelError
 
 _LZW, _OLD_JPEG, _JPEG = 5, 6, 7
 _CLEAR, _FIRST_FREE = 256, 258
-_SPARE_PIXELS = 1 << 18
+_SPARE_PIXELS = 1 << 24
 """A segment may be larger than its image, which small images in large tiles are."""
 _SIZES = (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 """JPEG's markers of a frame, which begins with its size."""

@@ -42,7 +42,8 @@ def read_bands(path: Path) -> Iterator[Labels]:
     Raises
     ------
     NuxelError
-        If the file is damaged, or, once it is at an end, if it was a yes/no mask.
+        If the file is damaged, or, once it is at an end, if it was a yes/no mask: of one number beside 0, in more than
+        :data:`nuxel.labels.read.MOST_PARTS` regions of one band.
     """
     marked: set[int] = set()
     regions = 0

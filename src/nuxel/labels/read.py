@@ -19,6 +19,9 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 LABEL_SUFFIXES = (*TIFF_SUFFIXES, ".png", ".npy")
 """Extensions of label images, in lower case."""
 
+MOST_PARTS = 4
+"""Of one nucleus, which the edge of an image or of an annotation may cut."""
+
 _INT32_MAX = np.iinfo(np.int32).max
 _INT32_MIN = np.iinfo(np.int32).min
 
@@ -91,14 +94,11 @@ def count_marked(array: NDArray[Any]) -> tuple[int, int]:
     return highest, int(ndimage.label(array, np.ones((3, 3)))[1])
 
 
-def refuse_mask(path: Path, marked: int, regions: int) -> None:
-    """Refuse what :func:`count_marked` found to be a mask rather than the label image of one nucleus.
-
-    One nucleus may be in two parts, at the edge of an image, and then has the number 1.
-    """
-    if regions > (2 if marked == 1 else 1):
+def refuse_mask(path: Path, marked: int, regions: int, most: int = MOST_PARTS) -> None:
+    """Refuse what :func:`count_marked` found to be a mask rather than the label image of one nucleus in a few parts."""
+    if regions > most:
         raise NuxelError(
-            f"{path}: holds only 0 and {marked}, in {regions} regions or more: a yes/no mask; labels must be integers, "
+            f"{path}: holds only 0 and {marked}, in several regions: a yes/no mask; labels must be integers, "
             "a number of its own a nucleus."
         )
 
@@ -110,7 +110,9 @@ def _as_labels(array: NDArray[Any], path: Path) -> NDArray[np.int32]:
         raise NuxelError(f"{path}: is a colour picture {array.shape}; labels must be one number a pixel.")
     if array.ndim != 2:
         raise NuxelError(f"{path}: has shape {array.shape}; labels must be one plane of rows and columns.")
-    refuse_mask(path, *count_marked(array))
+    # most programs save masks as bytes of 0 and 255
+    usual = array.dtype == np.uint8 and array.max(initial=0) == 255
+    refuse_mask(path, *count_marked(array), most=1 if usual else MOST_PARTS)
     if array.dtype.kind == "b":
         raise NuxelError(f"{path}: is a yes/no mask; labels must be integers, a number of its own a nucleus.")
     if array.dtype.kind not in "iu":

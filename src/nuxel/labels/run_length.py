@@ -99,12 +99,12 @@ def read_run_lengths(path: Path | str) -> dict[str, RunLengths]:
     shapes: dict[str, Shape | None] = {}
     whole: dict[str, str] = {}
     for number, row in _rows(path):
-        given = row["ImageId"] or ""
+        given = (row["ImageId"] or "").strip()
         image = bare_name(given)
         where = f"{path}, line {number}"
-        if not image.strip():
+        if not image:
             raise NuxelError(f"{where}: ImageId is empty; name the image of each row.")
-        if whole.setdefault(image, given) != given:
+        if given != image and whole.setdefault(image, given) != given:
             raise NuxelError(
                 f"{where}: {whole[image]} and {given} would be one image; give them names that differ."
             )
@@ -137,9 +137,10 @@ def bare_name(image: str) -> str:
 
     Examples
     --------
-    >>> bare_name("A1.png"), bare_name("A1.dapi")
+    >>> bare_name(" A1.png "), bare_name("A1.dapi")
     ('A1', 'A1.dapi')
     """
+    image = image.strip()
     known = PurePosixPath(image).suffix.lower() in LABEL_SUFFIXES
     return image[: image.rindex(".")] if known else image
 

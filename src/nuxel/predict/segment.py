@@ -47,8 +47,8 @@ def segment(
     Parameters
     ----------
     image
-        A file, or an array ``(H, W)`` or ``(H, W, C)`` of any real dtype: grey or RGB, perhaps with alpha, so that C
-        is at most 4. What is not a number (NaN), or masked in a masked array, counts for nothing.
+        A file, or an array ``(H, W)`` or ``(H, W, C)`` of any real dtype: grey (C is 1), RGB, or RGBA, which is of 8
+        bits or floats up to 1. What is not a number (NaN), or masked in a masked array, counts for nothing.
     model
         The name of a model that ships with nuxel, or a model file; the answers of several are averaged.
     channel, z, t
@@ -150,7 +150,7 @@ def _names_of(model: object) -> list[str]:
 
 
 def _may_be_rgba(pixels: NDArray[Any]) -> bool:
-    return pixels.dtype == np.uint8 or (pixels.dtype.kind == "f" and bool(np.nanmax(pixels) <= 1))
+    return pixels.dtype == np.uint8 or (pixels.dtype.kind == "f" and not (pixels > 1).any())
 
 
 def _checked(image: object) -> NDArray[Any]:

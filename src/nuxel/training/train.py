@@ -39,6 +39,8 @@ from nuxel.training.validate import Whole, WholeImages
 
 NO_IMAGES = "the recipe names no [[data.train]] folder"
 _LISTED = 5
+_TRIAL = 10
+"""Steps below which nobody expects a model."""
 _BATCHES_TO_MEASURE = 8
 """Of the first views, from which normalisations take their statistics where a run starts from a model file."""
 
@@ -91,6 +93,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     if recipe.init is not None and ready is None:
         start_from(module, recipe.init, _first_batches(recipe, views))
     _ = module.card  # fails now, not at the first validation, for a network that cannot be used
+    _doubt_averaging(recipe.schedule)
     _write_record(recipe, out)
     trainer = _trainer(recipe, out, validating=bool(validation))
     wholes = DataLoader(WholeImages(validation), batch_size=None, collate_fn=_as_it_is)
@@ -224,6 +227,18 @@ def _check_annotations(recipe: Recipe, labels: list[NDArray[np.int32]]) -> None:
         warnings.warn(
             f"no pixel of the training images is known to be background, so that {recipe.system.name} will take too "
             "much for nuclei; annotate some background as 0, or train partial_mask_rcnn with its module",
+            stacklevel=3,
+        )
+
+
+def _doubt_averaging(schedule: Schedule) -> None:
+    """Warn of a run whose averaged weights, which are what is exported, will hardly leave the first ones."""
+    steps = schedule.total_epochs * schedule.steps_per_epoch
+    left = schedule.average_decay**steps
+    if steps >= _TRIAL and left > 0.5:
+        warnings.warn(
+            f"after {steps} steps {left:.0%} of the averaged weights, which are exported, will still be those that the "
+            "run begins with; lower average_decay under [schedule], or train longer",
             stacklevel=3,
         )
 
